@@ -1,0 +1,218 @@
+"""An experiment: everything that decides what a run computes, checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from nnmpq.config import checks
+from nnmpq.config.choices import (
+    ACTIVATION_SITES,
+    ACTIVATION_TARGETS,
+    ARCHITECTURES,
+    AUGMENTATIONS,
+    DATASETS,
+    OPTIMIZERS,
+    SHORTCUT_TYPES,
+)
+from nnmpq.config.errors import InvalidValue
+from nnmpq.config.keys import group, scale_milestones
+from nnmpq.config.values import BOOLEAN, INTEGER, INTEGERS, NUMBER, TEXT, WORDS, optional
+
+PUBLISHED_EPOCHS = 160
+PUBLISHED_MILESTONES = (80, 120)
+BITS = checks.between(1, 16)
+POSITIVE = checks.above(0)
+
+_network = group("network")
+_data = group("data")
+_start = group("start")
+_training = group("training")
+_quantizers = group("quantizers")
+_weights = group("weight quantizer")
+_activations = group("activation quantizer")
+_budget = group("budget")
+
+
+def _name(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
+    reason = checks.folder_name(value)
+    if reason is not None:
+        raise InvalidValue(attribute.name, value, reason)
+
+
+def _default_milestones(experiment: Experiment) -> tuple[int, ...]:
+    # Called before the validators: a bad `epochs` is theirs to report.
+    if not INTEGER.accepts(experiment.epochs):
+        return PUBLISHED_MILESTONES
+    return scale_milestones(PUBLISHED_MILESTONES, PUBLISHED_EPOCHS, experiment.epochs)
+
+
+@attrs.frozen
+class Experiment:
+    """One experiment: a section of a ``.cfg`` with everything that it leaves at its default.
+
+    Args:
+        name: the section; also the name of the run folder.
+        **keys: the keys of the ``.cfg``, by their names; `nnmpq.config.document.describe_keys` explains each.
+
+    Raises:
+        InvalidValue: a key has a value that it cannot have, or that another key rules out.
+
+    Example:
+        >>> Experiment("SHORT", epochs=40).milestones
+        (20, 30)
+    """
+
+    name: str = attrs.field(validator=_name)
+    arch: str = _network(
+        "resnet",
+        TEXT,
+        "architecture: resnet (CIFAR) or resnet_digits (8x8 images)",
+        checks.one_of(ARCHITECTURES),
+    )
+    num_layers: int = _network(20, INTEGER, "layers of the CIFAR ResNet: 20, 32, 44, 56 or 110")
+    shortcut_type: str = _network(
+        "",
+        TEXT,
+        "shortcuts: empty = pooled, padded with zeros; b = 1x1 convolution where channels change; c = always",
+        checks.one_of(SHORTCUT_TYPES),
+    )
+    scale_layer: bool = _network(False, BOOLEAN, "multiply the logits by one learned factor")
+
+    dataset: str = _data("cifar10", TEXT, "cifar10 or digits (in the package)", checks.one_of(DATASETS))
+    data_dir: str | None = _data(
+        None, optional(TEXT), "folder of the data set; none: the environment variable NNMPQ_DATA"
+    )
+    augmentation: str = _data(
+        "crop_flip", TEXT, "crop_flip (pad 4, random crop, mirror) or none", checks.one_of(AUGMENTATIONS)
+    )
+    validation_images: int = _data(
+        5000, INTEGER, "training images set aside; they pick the best epoch", checks.at_least(1)
+    )
+    train_images: int | None = _data(
+        None, optional(INTEGER), "use only so many training images", checks.at_least(1)
+    )
+    test_images: int | None = _data(
+        None, optional(INTEGER), "use only so many test images", checks.at_least(1)
+    )
+
+    weightfile: str | None = _start(
+        None,
+        optional(TEXT),
+        ".h5 loaded before training: a path, or NAME/params_best.h5 for the best of experiment NAME",
+    )
+    policy: str | None = _start(
+        None, optional(TEXT), ".yaml that gives every tensor its bits; instead of w_quantize and a_quantize"
+    )
+    seed: int = _start(313, INTEGER, "seed of everything random", checks.between(0, 2**31 - 1))
+
+    epochs: int = _training(PUBLISHED_EPOCHS, INTEGER, "epochs of training", checks.at_least(1))
+    batch_size: int = _training(128, INTEGER, "images per update", checks.at_least(1))
+    optimizer: str | None = _training(
+        None, optional(TEXT), "momentum or adam; none: momentum", checks.one_of(OPTIMIZERS)
+    )
+    initial_learning_rate: float = _training(0.1, NUMBER, "learning rate of the first epoch", POSITIVE)
+    milestones: tuple[int, ...] = _training(
+        attrs.Factory(_default_milestones, takes_self=True),
+        INTEGERS,
+        "epochs after which the learning rate falls",
+        default_text="1/2 and 3/4 of epochs: 80, 120 of 160",
+    )
+    learning_rate_decay: float = _training(
+        0.1, NUMBER, "factor on the learning rate at each milestone", checks.between(0, 1)
+    )
+    momentum: float = _training(0.9, NUMBER, "momentum of the optimizer momentum", checks.below_one)
+    weight_decay: float = _training(
+        2e-4, NUMBER, "weight decay of everything but the quantizers", checks.at_least(0)
+    )
+    quantizer_learning_rate: float | None = _training(
+        None,
+        optional(NUMBER),
+        "first learning rate of the quantizer parameters; none: initial_learning_rate",
+        POSITIVE,
+    )
+    quantizer_weight_decay: float = _training(
+        0.0, NUMBER, "weight decay of the quantizer parameters", checks.at_least(0)
+    )
+    finetune_epochs: int = _training(
+        10, INTEGER, "epochs after the bits are fixed; only with a target", checks.at_least(0)
+    )
+    finetune_learning_rate: float | None = _training(
+        None, optional(NUMBER), "its learning rate; none: that of the last epoch before", POSITIVE
+    )
+
+    faithful: bool = _quantizers(
+        False,
+        BOOLEAN,
+        "the published code's arithmetic, to float precision; false: the grid that is exported",
+    )
+    per_channel: bool = _quantizers(False, BOOLEAN, "one grid per output channel of each weight")
+    activation_sites: tuple[str, ...] = _quantizers(
+        ("relu",),
+        WORDS,
+        "which activations a_quantize covers: input, relu, sum, branch, pool, linear, nonlinearity",
+        checks.each(checks.one_of(ACTIVATION_SITES)),
+    )
+    keep: tuple[str, ...] = _quantizers(
+        (),
+        WORDS,
+        "patterns of layers or tensors kept in float, or at so many bits with PATTERN:BITS",
+        checks.each(checks.keep_pattern),
+    )
+
+    w_quantize: str | None = _weights(
+        None, optional(TEXT), "quantizer of the weights; none: float", checks.weight_quantizer
+    )
+    w_bitwidth: int = _weights(
+        4, INTEGER, "bits at the start, or throughout where they are not learned", BITS
+    )
+    w_bitwidth_min: int = _weights(2, INTEGER, "fewest bits", BITS)
+    w_bitwidth_max: int = _weights(8, INTEGER, "most bits, where bits are a parameter", BITS)
+    w_stepsize: float = _weights(
+        2**-3, NUMBER, "step at the start; with a weightfile it follows from the weights", POSITIVE
+    )
+    w_stepsize_min: float = _weights(2**-8, NUMBER, "smallest step", POSITIVE)
+    w_stepsize_max: float = _weights(1.0, NUMBER, "largest step", POSITIVE)
+    w_xmin_min: float = _weights(2**-16, NUMBER, "smallest least magnitude (power of two)", POSITIVE)
+    w_xmin_max: float = _weights(127.0, NUMBER, "largest least magnitude (power of two)", POSITIVE)
+    w_xmax_min: float = _weights(2**-8, NUMBER, "smallest range", POSITIVE)
+    w_xmax_max: float = _weights(127.0, NUMBER, "largest range", POSITIVE)
+
+    a_quantize: str | None = _activations(
+        None, optional(TEXT), "quantizer of the activations; none: float", checks.activation_quantizer
+    )
+    a_bitwidth: int = _activations(
+        4, INTEGER, "bits at the start, or throughout where they are not learned", BITS
+    )
+    a_bitwidth_min: int = _activations(1, INTEGER, "fewest bits", BITS)
+    a_bitwidth_max: int = _activations(8, INTEGER, "most bits, where bits are a parameter", BITS)
+    a_stepsize: float = _activations(2**-3, NUMBER, "step at the start", POSITIVE)
+    a_stepsize_min: float = _activations(2**-8, NUMBER, "smallest step", POSITIVE)
+    a_stepsize_max: float = _activations(1.0, NUMBER, "largest step", POSITIVE)
+    a_xmin_min: float = _activations(2**-14, NUMBER, "smallest least magnitude (power of two)", POSITIVE)
+    a_xmin_max: float = _activations(255.0, NUMBER, "largest least magnitude (power of two)", POSITIVE)
+    a_xmax_min: float = _activations(2**-8, NUMBER, "smallest range", POSITIVE)
+    a_xmax_max: float = _activations(255.0, NUMBER, "largest range", POSITIVE)
+
+    target_weight_kbytes: float = _budget(
+        -1.0, NUMBER, "limit for all weights and biases, KiB; -1: none", checks.limit
+    )
+    target_activation_kbytes: float = _budget(
+        -1.0, NUMBER, "limit for the activations, KiB per image; -1: none", checks.limit
+    )
+    target_activation_type: str = _budget(
+        "max",
+        TEXT,
+        "what that limit counts: the largest activation (max) or all of them (sum)",
+        checks.one_of(ACTIVATION_TARGETS),
+    )
+    initial_cost_lambda2: float = _budget(
+        0.1, NUMBER, "weight of the squared excess of the weights, per KiB^2", checks.at_least(0)
+    )
+    initial_cost_lambda3: float = _budget(
+        0.1, NUMBER, "weight of the squared excess of the activations, per KiB^2", checks.at_least(0)
+    )
+
+    def __attrs_post_init__(self) -> None:
+        checks.check_relations(self)

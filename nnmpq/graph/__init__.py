@@ -1,0 +1,1 @@
+"""Passes over nnabla graphs: trace, quantize, bake."""

@@ -1,0 +1,148 @@
+"""The quantize pass: a float graph in, a quantized graph out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
+
+import attrs
+import nnabla as nn
+
+from nnmpq.graph.network import Network
+from nnmpq.graph.rewrite import copy_function, rewrite
+from nnmpq.graph.schemes import Quantized, Scheme
+from nnmpq.graph.trace import trace_with_variables
+
+if TYPE_CHECKING:
+    from nnmpq.policy import Policy
+
+
+@attrs.frozen
+class QuantizedNetwork:
+    """A rewritten graph, and what each site got.
+
+    Args:
+        output: the quantized graph's output.
+        network: layers and sites of the float graph.
+        sites: what stands at each covered site, in execution order.
+        outputs: all outputs, where the float graph had several.
+        variables: what stands for each variable of the float graph.
+    """
+
+    output: nn.Variable
+    network: Network
+    sites: dict[str, Quantized]
+    outputs: tuple[nn.Variable, ...]
+
+    def bits(self) -> dict[str, Any]:
+        """Return the bits of every covered site, as numbers or differentiable variables of shape ()."""
+        return {name: quantized.bits for name, quantized in self.sites.items()}
+
+    def bit_numbers(self) -> dict[str, int]:
+        """Return the bits of every covered site as they are now."""
+        return {name: quantized.bit_number() for name, quantized in self.sites.items()}
+
+    def parameters(self) -> dict[str, nn.Variable]:
+        """Return the parameters of all quantizers by their full names."""
+        return {
+            f"{name}_quantizer/{key}": variable
+            for name, quantized in self.sites.items()
+            for key, variable in quantized.parameters.items()
+        }
+
+    def policy(
+        self,
+        *,
+        name: str = "",
+        method: str = "",
+        seed: int | None = None,
+        budget: Mapping[str, float] | None = None,
+        cost: Mapping[str, float] | None = None,
+    ) -> Policy:
+        """Return the policy that this network has come to.
+
+        Args:
+            name: name of the network.
+            method: what produced the bits.
+            seed: its seed.
+            budget: limits that it had to meet, by name.
+            cost: what it costs, by name.
+        """
+        from nnmpq.policy import Policy, SitePolicy
+
+        sites = {}
+        for site in self.network.sites():
+            quantized = self.sites.get(site.name)
+            if quantized is None:
+                continue
+            sites[site.name] = SitePolicy(
+                role=site.role,
+                bits=quantized.bit_number(),
+                quantizer=quantized.quantizer_name,
+                signed=bool(quantized.quantizer.signed) if quantized.quantizer is not None else site.signed,
+            )
+        return Policy(
+            network=name, method=method, seed=seed, budget=dict(budget or {}), cost=dict(cost or {}), sites=sites
+        )
+
+
+def quantize(y: nn.Variable | Sequence[nn.Variable], scheme: Scheme) -> QuantizedNetwork:
+    """Insert quantizers into a float graph.
+
+    Built twice, for training and for evaluation, under the same parameter names, the two graphs share every parameter,
+    the quantizers' included. The float graph stays as it was.
+
+    Args:
+        y: output of a float graph, or several; built here, by a user, or loaded with `NnpLoader`.
+        scheme: decides which quantizer each site gets.
+
+    Returns:
+        The quantized graph with its sites.
+
+    Raises:
+        RewriteError: the graph holds functions that were written in Python.
+        ValueError: the scheme does not fit the network.
+
+    Example:
+        >>> import nnabla.functions as F, nnabla.parametric_functions as PF
+        >>> from nnmpq.graph.schemes import Fixed
+        >>> x = nn.Variable((4, 3, 8, 8))
+        >>> y = PF.affine(F.relu(PF.convolution(x, 6, (3, 3), name="first")), 2, name="last")
+        >>> quantize(y, Fixed(weight_bits=3, activation_bits=4)).bit_numbers()["first/conv/relu"]
+        4
+    """
+    roots = [y] if isinstance(y, nn.Variable) else list(y)
+    network, site_of, layer_of = trace_with_variables(roots)
+    scheme.check(network)
+    done: dict[str, Quantized] = {}
+
+    def weight(site: Any, variable: nn.Variable) -> nn.Variable:
+        if site.name not in done:
+            done[site.name] = scheme.weight(site, variable)
+        return done[site.name].output
+
+    def activation(site: Any, variable: nn.Variable) -> nn.Variable:
+        done[site.name] = scheme.activation(site, variable)
+        return done[site.name].output
+
+    def replace(function: Any, inputs: Sequence[nn.Variable]) -> Sequence[nn.Variable] | None:
+        layer = layer_of.get(function)
+        if layer is not None:
+            inputs = list(inputs)
+            for position, site in ((1, layer.weight), (2, layer.bias)):
+                if site is not None and scheme.covers(site):
+                    inputs[position] = weight(site, inputs[position])
+        site = site_of.get(function.outputs[0])
+        if site is None or not scheme.covers(site):
+            return copy_function(function, inputs) if layer is not None else None
+        if function.info.type_name == "ReLU":
+            # An unsigned quantizer clips at zero by itself: it replaces the ReLU.
+            return [activation(site, inputs[0])]
+        made = copy_function(function, inputs)
+        return [activation(site, made[0]), *made[1:]]
+
+    leaves = {
+        v: activation(site, v) for v, site in site_of.items() if v.parent is None and scheme.covers(site)
+    }
+    outputs, _ = rewrite(roots, replace, leaves)
+    sites = {site.name: done[site.name] for site in network.sites() if site.name in done}
+    return QuantizedNetwork(outputs[0], network, sites, tuple(outputs))

@@ -1,0 +1,205 @@
+"""Policies: how many bits each site gets, as a file that people read and compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping
+
+import attrs
+import yaml
+
+from nnmpq.files import atomic_write, nearest
+from nnmpq.graph.network import Network
+from nnmpq.quantizers import QUANTIZERS
+
+FORMAT = 1
+HEADER = ("format", "network", "method", "seed", "budget", "cost", "sites")
+ROLES = ("weight", "bias", "activation")
+SITE_KEYS = ("role", "bits", "quantizer", "signed")
+
+
+class PolicyError(ValueError):
+    """A policy file that is not one, or that is another network's."""
+
+
+@attrs.frozen
+class SitePolicy:
+    """Bits of one site.
+
+    Args:
+        role: "weight", "bias" or "activation".
+        bits: 1 to 32; 32 is float.
+        quantizer: a key of `nnmpq.quantizers.QUANTIZERS`, or "float".
+        signed: whether the grid reaches below zero.
+    """
+
+    role: str = attrs.field(validator=attrs.validators.in_(ROLES))
+    bits: int = attrs.field(validator=[attrs.validators.instance_of(int), attrs.validators.in_(range(1, 33))])
+    quantizer: str = attrs.field(validator=attrs.validators.in_((*QUANTIZERS, "float")))
+    signed: bool = attrs.field(validator=attrs.validators.instance_of(bool))
+
+
+@attrs.frozen
+class Policy:
+    """Bits and quantizer of every site, and what they came from.
+
+    Args:
+        network: name of the network.
+        method: what produced the bits.
+        seed: its seed.
+        budget: limits that it had to meet.
+        cost: what it costs.
+        sites: bits by site name.
+
+    Example:
+        >>> policy = Policy("tiny", "uniform", sites={"fc/W": SitePolicy("weight", 4, "uniform_b_xmax", True)})
+        >>> Policy.from_yaml(policy.to_yaml()) == policy
+        True
+    """
+
+    network: str = ""
+    method: str = ""
+    seed: int | None = None
+    budget: Mapping[str, float] = attrs.field(factory=dict, converter=dict)
+    cost: Mapping[str, float] = attrs.field(factory=dict, converter=dict)
+    sites: Mapping[str, SitePolicy] = attrs.field(factory=dict, converter=dict)
+
+    def bits(self) -> dict[str, int]:
+        """Return the bits by site name."""
+        return {name: site.bits for name, site in self.sites.items()}
+
+    def to_yaml(self) -> str:
+        """Return the policy as YAML, one site a line."""
+        head = {
+            "format": FORMAT,
+            "network": self.network,
+            "method": self.method,
+            "seed": self.seed,
+            "budget": dict(self.budget),
+            "cost": dict(self.cost),
+        }
+        lines = [yaml.safe_dump(head, sort_keys=False, allow_unicode=True), "sites:"]
+        for name, site in self.sites.items():
+            key = yaml.safe_dump(name, default_flow_style=True, width=10**6, allow_unicode=True)
+            entry = yaml.safe_dump(attrs.asdict(site), default_flow_style=True, sort_keys=False, width=10**6)
+            lines.append(f"\n  {key.split(chr(10))[0]}: {entry.strip()}")
+        if not self.sites:
+            lines[-1] = "sites: {}"
+        return "".join(lines) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy; a reader never sees half of it."""
+        atomic_write(path, self.to_yaml())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Policy:
+        """Read a policy file.
+
+        Raises:
+            PolicyError: it cannot be read, or is not a policy; it is refused whole.
+        """
+        try:
+            text = Path(path).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise PolicyError(f"{path}: cannot be read as a policy: {error}") from error
+        return cls.from_yaml(text, str(path))
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str = "policy") -> Policy:
+        """Read a policy from YAML.
+
+        Args:
+            text: the YAML.
+            source: name of the file, for messages.
+
+        Raises:
+            PolicyError: it is not a policy.
+        """
+        try:
+            document = yaml.load(text, _UniqueKeys)  # noqa: S506 (a safe loader)
+        except yaml.YAMLError as error:
+            raise PolicyError(f"{source}: not YAML: {error}") from error
+        _keys(document, HEADER, source, "the file")
+        if document["format"] != FORMAT:
+            raise PolicyError(f"{source}: format = {document['format']}: this version reads format {FORMAT}")
+        for key, kind in (("network", str), ("method", str), ("seed", (int, type(None)))):
+            if not isinstance(document[key], kind) or isinstance(document[key], bool):
+                raise PolicyError(f"{source}: {key} = {document[key]!r}: wrong type")
+        for key in ("budget", "cost"):
+            _numbers(document[key], f"{source}: {key}")
+        if not isinstance(document["sites"], dict):
+            raise PolicyError(f"{source}: sites: a mapping of site names is needed")
+        sites = {name: _site(name, entry, source) for name, entry in document["sites"].items()}
+        return cls(**{key: document[key] for key in HEADER[1:-1]}, sites=sites)
+
+    def check(self, network: Network) -> None:
+        """Compare the policy with a network.
+
+        Raises:
+            PolicyError: weights or biases of the network have no bits here, or sites here are not the network's.
+        """
+        names = [site.name for site in network.sites()]
+        known = set(names)
+        missing = [s.name for s in network.sites() if s.role != "activation" and s.name not in self.sites]
+        surplus = [name for name in self.sites if name not in known]
+        problems = [f"it has no bits for {name}" for name in missing]
+        problems += [f"it names {name}, the network's nearest is {nearest(name, names)}" for name in surplus]
+        if problems:
+            shown = "; ".join(problems[:8]) + ("" if len(problems) <= 8 else f"; and {len(problems) - 8} more")
+            raise PolicyError(f"this policy ({self.network or 'of no name'}) is another network's: {shown}")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key that stands twice."""
+
+
+def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no text", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def _keys(found: Any, wanted: tuple[str, ...], source: str, where: str) -> None:
+    if not isinstance(found, dict):
+        raise PolicyError(f"{source}: {where}: a mapping is needed")
+    for key in found:
+        if key not in wanted:
+            raise PolicyError(f"{source}: {where}: unknown key {key!r}; the nearest is {nearest(key, wanted)!r}")
+    for key in wanted:
+        if key not in found:
+            raise PolicyError(f"{source}: {where}: key {key!r} is missing")
+
+
+def _numbers(found: Any, where: str) -> None:
+    if not isinstance(found, dict):
+        raise PolicyError(f"{where}: a mapping of numbers is needed")
+    for key, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise PolicyError(f"{where}: {key} = {value!r}: a number is needed")
+
+
+def _site(name: str, entry: Any, source: str) -> SitePolicy:
+    where = f"sites: {name}"
+    _keys(entry, SITE_KEYS, source, where)
+    if entry["role"] not in ROLES:
+        near = nearest(str(entry["role"]), ROLES)
+        raise PolicyError(f"{source}: {where}: role = {entry['role']!r}: the nearest is {near!r}")
+    bits = entry["bits"]
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 32:
+        raise PolicyError(f"{source}: {where}: bits = {bits!r}: a whole number from 1 to 32 is needed")
+    names = (*QUANTIZERS, "float")
+    if entry["quantizer"] not in names:
+        near = nearest(str(entry["quantizer"]), names)
+        raise PolicyError(f"{source}: {where}: quantizer = {entry['quantizer']!r}: the nearest is {near!r}")
+    if not isinstance(entry["signed"], bool):
+        raise PolicyError(f"{source}: {where}: signed = {entry['signed']!r}: true or false is needed")
+    return SitePolicy(**entry)

@@ -1,0 +1,49 @@
+"""What the learned quantizers share: limits of raw parameters, and values by name."""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+import nnabla as nn
+import numpy as np
+
+from nnmpq.quantizers.scalars import MARGIN
+
+Values = dict[str, np.ndarray]
+Parameters = Mapping[str, nn.Variable]
+Limits = tuple[float, float]
+
+
+def clamp(value: np.ndarray, limits: Limits) -> np.ndarray:
+    """Keep raw parameters a margin inside their limits; equal limits pin them.
+
+    Example:
+        >>> clamp(np.float32([0.0, 5.0]), (1.0, 2.0)).tolist()
+        [1.0000100135803223, 1.9999899864196777]
+    """
+    low, high = limits
+    if low == high:
+        return np.full_like(np.asarray(value, np.float32), low)
+    return np.clip(np.asarray(value, np.float32), np.float32(low + MARGIN), np.float32(high - MARGIN))
+
+
+def pinned(limits: Limits) -> bool:
+    """Whether limits leave nothing to learn."""
+    return limits[0] == limits[1]
+
+
+def whole_bits(value: np.ndarray, limits: Limits) -> int:
+    """The bits that a raw parameter means: clipped, rounded half away from zero."""
+    return int(np.floor(float(np.clip(np.max(value), *limits)) + 0.5))
+
+
+def as_variables(values: Mapping[str, np.ndarray]) -> dict[str, nn.Variable]:
+    """Raw values as graph variables, to evaluate a quantizer's scalar graph on numbers."""
+    return {name: nn.Variable.from_numpy_array(np.asarray(v, np.float32)) for name, v in values.items()}
+
+
+def evaluate(*variables: nn.Variable) -> list[np.ndarray]:
+    """Run a scalar graph and return its numbers."""
+    for variable in variables:
+        variable.forward()
+    return [np.array(variable.d, np.float32) for variable in variables]

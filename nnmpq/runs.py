@@ -1,0 +1,145 @@
+"""One experiment from the command line to its run folder; shared by the ``train_*.py`` scripts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Sequence
+
+import attrs
+import nnabla as nn
+
+from nnmpq.config.arguments import parse_arguments
+from nnmpq.config.experiment import Experiment
+from nnmpq.config.reader import ConfigError, read_experiment, resolve_weightfile, to_cfg
+from nnmpq.config.scheme import budget_of
+from nnmpq.cost import cost
+from nnmpq.data import DataError, load
+from nnmpq.export.nnp import save_nnp
+from nnmpq.files import atomic_write
+from nnmpq.report import bits_plot, bits_table
+from nnmpq.training import Result, TrainingError, train
+
+logger = logging.getLogger("nnmpq")
+
+
+def set_context(name: str, device_id: str, type_config: str) -> None:
+    """Make nnabla run on the named device.
+
+    Args:
+        name: "cpu" or "cudnn".
+        device_id: number of the GPU, as text.
+        type_config: "float", "half" or "mixed_half".
+
+    Raises:
+        ConfigError: the extension for that device is not installed.
+    """
+    from nnabla.ext_utils import get_extension_context
+
+    try:
+        context = get_extension_context(name, device_id=device_id, type_config=type_config)
+    except ImportError as error:
+        raise ConfigError(
+            f"--context {name}: {error}; install the extra with: pip install 'nnmpq[cuda]', "
+            "or run with --context cpu"
+        ) from error
+    nn.set_default_context(context)
+
+
+def write_outputs(folder: Path, experiment: Experiment, result: Result) -> str:
+    """Write what a finished run hands over; return the table of bits per layer.
+
+    Args:
+        folder: the run folder.
+        experiment: what ran.
+        result: what `nnmpq.training.train` returned.
+    """
+    quantized = result.quantized
+    bits = quantized.bit_numbers()
+    used = cost(quantized.network, bits)
+    budget = budget_of(experiment)
+    policy = result.policy
+    policy.save(folder / "policy.yaml")
+    save_nnp(folder / "model.nnp", quantized, policy)
+    table = bits_table(quantized.network, bits, used, budget)
+    atomic_write(folder / "bits.txt", table + "\n")
+    bits_plot(folder / "bits.png", quantized.network, bits, title=experiment.name)
+    summary = {
+        "experiment": experiment.name,
+        "test_accuracy": result.test_accuracy,
+        "validation_accuracy": result.validation_accuracy,
+        "best_epoch": result.best_epoch,
+        "seed": experiment.seed,
+        "cost": attrs.asdict(used),
+        "budget": attrs.asdict(budget),
+        "budget_met": budget.met_by(used),
+    }
+    atomic_write(folder / "result.json", json.dumps(summary, indent=2) + "\n")
+    return table
+
+
+def run(experiment: Experiment, runs_dir: Path, *, resume: bool = False, quiet: bool = False) -> Result:
+    """Train one experiment and fill its run folder.
+
+    Args:
+        experiment: what to train; its ``weightfile`` is already resolved to a path.
+        runs_dir: folder of all runs; this one writes into ``runs_dir/<name>``.
+        resume: continue from the last checkpoint of that folder.
+        quiet: no progress bar.
+
+    Returns:
+        The result with the best parameters in place.
+    """
+    folder = runs_dir / experiment.name
+    folder.mkdir(parents=True, exist_ok=True)
+    data = load(
+        experiment.dataset,
+        data_dir=experiment.data_dir,
+        validation_images=experiment.validation_images,
+        train_images=experiment.train_images,
+        test_images=experiment.test_images,
+        seed=experiment.seed,
+    )
+    atomic_write(folder / "config.cfg", to_cfg(experiment))
+    result = train(experiment, data, folder, resume=resume, quiet=quiet)
+    table = write_outputs(folder, experiment, result)
+    print(table)
+    print(
+        f"{experiment.name}: test accuracy {100 * result.test_accuracy:.2f} %, "
+        f"validation {100 * result.validation_accuracy:.2f} % (epoch {result.best_epoch}); files in {folder}"
+    )
+    return result
+
+
+def main(program: str, architectures: Sequence[str], argv: Sequence[str] | None = None) -> int:
+    """Run a ``train_*.py`` script.
+
+    Args:
+        program: name of the script, for its help.
+        architectures: values of ``arch`` that it trains.
+        argv: command line without the program, default `sys.argv`.
+
+    Returns:
+        The exit status: 0, or 2 when something given by the user was wrong.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    arguments = parse_arguments(program, argv)
+    try:
+        set_context(arguments.context, arguments.device_id, arguments.type_config)
+        experiment = read_experiment(arguments.cfg, arguments.experiment, arguments.overrides)
+        if experiment.arch not in architectures:
+            raise ConfigError(
+                f"{arguments.cfg}: [{experiment.name}] arch = {experiment.arch}: "
+                f"{program} trains {', '.join(architectures)}"
+            )
+        runs_dir = Path(arguments.model_save_path)
+        if experiment.weightfile is not None:
+            found = resolve_weightfile(experiment.weightfile, runs_dir, cfg=arguments.cfg, name=experiment.name)
+            experiment = attrs.evolve(experiment, weightfile=str(found))
+        run(experiment, runs_dir, resume=arguments.resume, quiet=arguments.quiet)
+    except (ConfigError, DataError, TrainingError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
