@@ -25,13 +25,14 @@ class QuantizedNetwork:
         network: layers and sites of the float graph.
         sites: what stands at each covered site, in execution order.
         outputs: all outputs, where the float graph had several.
-        variables: what stands for each variable of the float graph.
+        float_outputs: the float graph's outputs.
     """
 
     output: nn.Variable
     network: Network
     sites: dict[str, Quantized]
     outputs: tuple[nn.Variable, ...]
+    float_outputs: tuple[nn.Variable, ...]
 
     def bits(self) -> dict[str, Any]:
         """Return the bits of every covered site, as numbers or differentiable variables of shape ()."""
@@ -145,4 +146,4 @@ def quantize(y: nn.Variable | Sequence[nn.Variable], scheme: Scheme) -> Quantize
     }
     outputs, _ = rewrite(roots, replace, leaves)
     sites = {site.name: done[site.name] for site in network.sites() if site.name in done}
-    return QuantizedNetwork(outputs[0], network, sites, tuple(outputs))
+    return QuantizedNetwork(outputs[0], network, sites, tuple(outputs), tuple(roots))

@@ -1,0 +1,1 @@
+"""Files that a trained network is handed over in."""
