@@ -9,7 +9,7 @@ TESTS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/nnmpq-installed.json
-SOURCES := nnmpq tests benchmarks tools conftest.py $(wildcard *.py)
+SOURCES := nnmpq tests benchmarks tools $(wildcard docs *.py)
 
 # Any Python 3 that runs, for the set-up script only. A version manager's "python3" does not run where .python-version names
 # a version that it does not have, so the usual places and its own folder are tried too.

@@ -2,9 +2,9 @@
 
     python benchmarks/step_ratio.py [--check]
 
-A step is forward, backward and update of a residual network on random images of CIFAR's shape. All graphs are
-built first and take turns in every round, so that what else the machine does falls on all of them alike; a graph's
-time is divided by the float graph's in the same round. Ratios compare between machines, milliseconds do not.
+A step is forward, backward and update, as in training, of a residual network on random images. All graphs are
+built first and take turns in every round, so that what else the machine does falls on all alike; a time is
+divided by the float graph's in the same round. Ratios compare between machines, milliseconds do not.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import nnabla as nn
 import nnabla.functions as F
-import nnabla.solvers as S
 import numpy as np
 
-from nnmpq.graph.quantize import QuantizedNetwork, quantize
-from nnmpq.graph.schemes import Parametric, SiteSettings
+from nnmpq.config.experiment import Experiment
+from nnmpq.graph.quantize import quantize
+from nnmpq.graph.schemes import Parametric, Quantized, SiteSettings
 from nnmpq.models import build
+from nnmpq.training.solvers import build_groups
 
 PARAMETRIZATIONS = (
     "uniform_b_xmax",
@@ -53,48 +54,23 @@ def training_step(scheme: Parametric | None, batch: int, depth: int) -> Step:
     x, label = nn.Variable((batch, 3, 32, 32)), nn.Variable((batch, 1))
     x.d, label.d = random.randn(*x.shape), random.randint(0, 10, label.shape)
     y = build("resnet", x, 10, num_layers=depth, seed=313)
-    quantized = None if scheme is None else quantize(y, scheme)
-    loss = F.mean(F.softmax_cross_entropy(y if quantized is None else quantized.output, label))
-    weights, quantizers = solvers(quantized)
+    sites: dict[str, Quantized] = {}
+    if scheme is not None:
+        quantized = quantize(y, scheme)
+        y, sites = quantized.output, quantized.sites
+    loss = F.mean(F.softmax_cross_entropy(y, label))
+    solvers = build_groups(Experiment(name="step_ratio", initial_learning_rate=0.01), sites, learn_bits=True)
 
     def step() -> None:
         loss.forward(clear_no_need_grad=True)
-        weights.zero_grad()
-        if quantizers is not None:
-            quantizers.zero_grad()
+        solvers.zero_grad()
         loss.backward(clear_buffer=True)
-        weights.weight_decay(2e-4)
-        weights.update()
-        if quantizers is not None and quantized is not None:
-            quantizers.update()
-            constrain(quantized)
-        loss.d  # noqa: B018  the step is over when its loss can be read
+        solvers.update()
 
     return step
 
 
-def solvers(quantized: QuantizedNetwork | None) -> tuple[S.Solver, S.Solver | None]:
-    """Return the solver of the weights and, with learned quantizers, that of their parameters."""
-    own = {} if quantized is None else quantized.parameters()
-    learned = {name: variable for name, variable in own.items() if variable.need_grad}
-    weights = S.Momentum(0.01)
-    weights.set_parameters({name: v for name, v in nn.get_parameters().items() if name not in own})
-    if not learned:
-        return weights, None
-    quantizers = S.Momentum(0.001)
-    quantizers.set_parameters(learned)
-    return weights, quantizers
-
-
-def constrain(quantized: QuantizedNetwork) -> None:
-    """Bring every quantizer's parameters back into their limits, as training does after an update."""
-    for site in quantized.sites.values():
-        if site.quantizer is not None:
-            for name, value in site.quantizer.constrain(site.values()).items():
-                site.parameters[name].d = value
-
-
-def measure(steps: dict[str, Step], rounds: int, steps_a_round: int) -> dict[str, list[float]]:
+def measure(steps: Mapping[str, Step], rounds: int, steps_a_round: int) -> dict[str, list[float]]:
     """Return seconds a step, one number a round, the graphs taking turns in an order that moves on."""
     for step in steps.values():
         step()  # compiles and allocates

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 # Public name -> module that defines it, loaded on first use: a light import stays light. `nnmpq.cost` is the
 # module, and so the function of that name is not here.
 PUBLIC = {
-    "Budget": "nnmpq.cost",
+    "Budget": "nnmpq.budget",
     "Cost": "nnmpq.cost",
     "Fixed": "nnmpq.graph.schemes",
     "Float": "nnmpq.graph.schemes",

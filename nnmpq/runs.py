@@ -12,13 +12,15 @@ import attrs
 import nnabla as nn
 
 from nnmpq.config.arguments import parse_arguments
+from nnmpq.config.errors import ConfigError
 from nnmpq.config.experiment import Experiment
-from nnmpq.config.reader import ConfigError, read_experiment, resolve_weightfile, to_cfg
+from nnmpq.config.reader import read_experiment, resolve_weightfile, to_cfg
 from nnmpq.config.scheme import budget_of
-from nnmpq.cost import cost
 from nnmpq.data import DataError, load
 from nnmpq.export.nnp import save_nnp
 from nnmpq.files import atomic_write
+from nnmpq.graph.rewrite import RewriteError
+from nnmpq.policy import PolicyError
 from nnmpq.report import bits_plot, bits_table
 from nnmpq.training import Result, TrainingError, train
 
@@ -58,7 +60,7 @@ def write_outputs(folder: Path, experiment: Experiment, result: Result) -> str:
     """
     quantized = result.quantized
     bits = quantized.bit_numbers()
-    used = cost(quantized.network, bits)
+    used = result.cost
     budget = budget_of(experiment)
     policy = result.policy
     policy.save(folder / "policy.yaml")

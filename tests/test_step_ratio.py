@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+
 import nnabla as nn
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 def test_graphs_take_turns_and_the_first_of_a_round_changes() -> None:
     calls: list[str] = []
-    steps = {name: lambda name=name: calls.append(name) for name in "abc"}
+    steps = {name: functools.partial(calls.append, name) for name in "abc"}
     seconds = step_ratio.measure(steps, rounds=2, steps_a_round=2)
     assert "".join(calls) == "abc" + "aabbcc" + "bbccaa"
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2, "c": 2}

@@ -18,7 +18,7 @@ from nnmpq.quantizers.scalars import clip, detached, power
 # 1960, table II (to 32 levels), and its continuation; 1 to 4 rounded as EdMIPS publishes them.
 GAUSSIAN_STEPS = (1.596, 0.996, 0.586, 0.336, 0.1881, 0.1041, 0.0569, 0.0308)
 # EdMIPS' published steps for max(N(0, 1), 0), 1 to 4 bits; then those of least squared error for |N(0, 1)| with a zero.
-HALF_WAVE_STEPS = (0.799, 0.538, 0.3217, 0.185, 0.10463, 0.05711, 0.03093, 0.01663)
+HALF_WAVE_STEPS = (0.799, 0.538, 0.3217, 0.185, 0.10549, 0.05726, 0.03087, 0.01653)
 
 
 @attrs.frozen(kw_only=True)

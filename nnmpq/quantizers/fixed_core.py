@@ -18,6 +18,8 @@ from nnmpq.quantizers.scalars import detached, like_tensor, power
 
 # Keeps a tensor of zeros from dividing by zero.
 TINY = float(np.finfo(np.float32).tiny)
+# A largest |tanh w| below this counts as this: its square must stay a normal float32.
+LEAST_TANH = 1e-12
 Formula = Callable[[np.ndarray, int], "tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]"]
 
 
@@ -64,7 +66,7 @@ def dorefa(w: np.ndarray, bits: int) -> tuple[np.ndarray, Callable[[np.ndarray],
         return sign_mean(w, 1)
     t = np.tanh(w.astype(np.float64))
     top = int(np.argmax(np.abs(t)))
-    m = max(float(np.abs(t).flat[top]), TINY)
+    m = max(float(np.abs(t).flat[top]), LEAST_TANH)
     high = 2**bits - 1
     codes = round_half_away(high * (t / (2 * m) + 0.5))
     y = ((codes.astype(np.float32) - np.float32(high / 2)) * (np.float32(2) / np.float32(high))).astype(np.float32)
@@ -172,7 +174,7 @@ def composed_sign_mean(w: nn.Variable) -> nn.Variable:
 def composed_dorefa(w: nn.Variable, bits: nn.Variable) -> nn.Variable:
     """DoReFa weights out of standard functions."""
     t = F.tanh(w)
-    m = like_tensor(F.maximum_scalar(F.max(F.abs(t)), TINY), w.ndim, None)
+    m = like_tensor(F.maximum_scalar(F.max(F.abs(t)), LEAST_TANH), w.ndim, None)
     high = like_tensor(F.add_scalar(power(F.round(bits)), -1.0), w.ndim, None)
     u = F.add_scalar(F.mul_scalar(F.div2(t, m), 0.5), 0.5)
     codes = F.round(F.mul2(u, high))

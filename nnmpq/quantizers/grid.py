@@ -31,6 +31,16 @@ def nearest_power_of_two(magnitude: np.ndarray) -> np.ndarray:
     return ((bits + (0x00800000 - 0x3504F4)) & 0x7F800000).view(np.float32)
 
 
+def exponent_of(power: np.ndarray) -> np.ndarray:
+    """Return k of powers of two 2^k, exact.
+
+    Example:
+        >>> exponent_of(np.array([0.25, 1.0, 8.0])).tolist()
+        [-2, 0, 3]
+    """
+    return np.frexp(power)[1] - 1
+
+
 @attrs.frozen
 class Grid:
     """The grid of one tensor.
@@ -77,7 +87,7 @@ class Grid:
         if self.kind == UNIFORM:
             return int(np.max(np.asarray(self.high) - np.asarray(self.low))) + 1
         assert self.xmin is not None and self.xmax is not None
-        magnitudes = int(np.max(np.log2(self.xmax / self.xmin))) + 1
+        magnitudes = int(np.max(exponent_of(self.xmax) - exponent_of(self.xmin))) + 1
         return magnitudes * (2 if self.signed else 1) + int(self.with_zero)
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
@@ -102,7 +112,7 @@ class Grid:
         xmin, xmax = self._spread(self.xmin, x.ndim), self._spread(self.xmax, x.ndim)
         magnitude = nearest_power_of_two(x if self.signed else np.maximum(x, 0))
         zero = (magnitude < xmin) & self.with_zero
-        code = np.log2(np.clip(magnitude, xmin, xmax) / xmin).astype(np.int16) + 1
+        code = exponent_of(np.clip(magnitude, xmin, xmax)) - exponent_of(xmin) + 1
         code = np.where(zero, 0, code)
         return np.where((x < 0) & self.signed, -code, code).astype(np.int16)
 
@@ -118,5 +128,5 @@ class Grid:
             step = self._spread(self.step, codes.ndim).astype(np.float32)
             return ((codes.astype(np.float32) + np.float32(self.offset)) * step).astype(np.float32)
         xmin = self._spread(self.xmin, codes.ndim).astype(np.float32)
-        magnitude = xmin * np.exp2(np.maximum(np.abs(codes), 1).astype(np.float32) - 1)
+        magnitude = np.ldexp(xmin, np.maximum(np.abs(codes).astype(np.int32), 1) - 1)
         return np.where(codes == 0, np.float32(0), np.sign(codes) * magnitude).astype(np.float32)

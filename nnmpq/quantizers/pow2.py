@@ -101,8 +101,8 @@ class _Pow2:
             POWER_OF_TWO,
             self._whole_bits(values, np.max(np.asarray(high) - low)),
             self.signed,
-            xmin=np.exp2(low).astype(np.float32),
-            xmax=np.exp2(high).astype(np.float32),
+            xmin=np.ldexp(np.float32(1), np.asarray(low).astype(np.int32)),
+            xmax=np.ldexp(np.float32(1), np.asarray(high).astype(np.int32)),
             with_zero=self.with_zero,
             channel_axis=self.channel_axis if np.ndim(low) else None,
         )

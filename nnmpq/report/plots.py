@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from nnmpq.cost import FLOAT_BITS
+from nnmpq.files import atomic_write
 from nnmpq.graph.network import Network
-from nnmpq.report.table import FLOAT_BITS, bits_text
+from nnmpq.report.table import bits_text
 
 WEIGHT_COLOUR, ACTIVATION_COLOUR, FLOAT_COLOUR = "#2b6cb0", "#c05621", "#dddddd"
 DOTS_PER_INCH = 100
@@ -27,14 +29,14 @@ def bits_plot(
     Float (32 bit) is drawn as a pale bar of full height. The file appears whole or not at all.
 
     Args:
-        path: the picture to write; its folder must exist.
+        path: the picture to write; its folder is made where it is missing.
         network: a traced network with at least one layer.
         bits: bits of each site by its name, 32 for float; a missing site counts as float.
         title: text above the picture.
 
     Raises:
         ValueError: the network has no layer.
-        OSError: the folder does not exist or cannot be written.
+        OSError: the folder cannot be written.
 
     Example:
         >>> import tempfile
@@ -64,7 +66,9 @@ def bits_plot(
     below.set_xlim(-0.7, len(weights) - 0.3)
     if title:
         figure.suptitle(title, fontsize=11)
-    save_atomically(figure, Path(path))
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    atomic_write(Path(path), picture.getvalue())
 
 
 def bar_top(bits: Sequence[float]) -> float:
@@ -83,15 +87,3 @@ def draw_bars(axes: Axes, bits: Sequence[float], top: float, colour: str, label:
     axes.set_ylabel(label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="x", length=0)
-
-
-def save_atomically(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG beside its final place, then move it there."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
-    try:
-        figure.savefig(name, format="png")
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

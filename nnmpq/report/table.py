@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nnmpq.cost import Budget, Cost
+from nnmpq.budget import Budget
+from nnmpq.cost import FLOAT_BITS, Cost, weights_kib
 from nnmpq.cost import cost as cost_of
 from nnmpq.graph.network import Network
 
-FLOAT_BITS = 32
 COST_LABELS = {
     "weights_kib": "weights, KiB",
     "activations_sum_kib": "activations, sum, KiB",
@@ -56,10 +56,10 @@ def layer_lines(network: Network, bits: Mapping[str, float]) -> list[str]:
     all_parameters, all_kib = 0, 0.0
     seen: set[str] = set()
     for layer in network.layers:
-        own = [site for site in (layer.weight, layer.bias) if site is not None and site.name not in seen]
-        seen.update(site.name for site in own)
-        parameters = sum(site.elements for site in own)
-        kib = sum(site.elements * bits.get(site.name, FLOAT_BITS) for site in own) / 8 / 1024
+        alone = Network((layer,) if layer.weight.name not in seen else (), ())
+        seen.add(layer.weight.name)
+        parameters = sum(site.elements for site in alone.sites())
+        kib = float(weights_kib(alone, bits))
         all_parameters, all_kib = all_parameters + parameters, all_kib + kib
         read = FLOAT_BITS if layer.input is None else bits.get(layer.input, FLOAT_BITS)
         numbers = [f"{parameters:,}", f"{layer.macs:,}", bits_text(bits.get(layer.weight.name, FLOAT_BITS))]
@@ -70,13 +70,14 @@ def layer_lines(network: Network, bits: Mapping[str, float]) -> list[str]:
 
 def cost_lines(cost: Cost, budget: Budget | None = None) -> list[str]:
     """Return one line for each cost: what is used and, where the budget limits it, limit and share."""
+    budget = budget or Budget()
+    limits, excess = budget.limits(), budget.excess(cost)
     rows = [["cost", "used", "budget", "share", ""]]
     for name, label in COST_LABELS.items():
-        used, limit = float(getattr(cost, name)), getattr(budget, name, None)
-        verdict = ["-", "", ""]
-        if limit is not None:
-            share = f"{used / limit:.1%}" if limit > 0 else ""
-            verdict = [number_text(limit), share, "met" if used <= limit else "EXCEEDED"]
+        used, verdict = float(getattr(cost, name)), ["-", "", ""]
+        if name in limits:
+            share = f"{used / limits[name]:.1%}"
+            verdict = [number_text(limits[name]), share, "EXCEEDED" if name in excess else "met"]
         rows.append([label, number_text(used), *verdict])
     return [line.rstrip() for line in aligned(rows, left=1)]
 

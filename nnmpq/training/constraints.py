@@ -1,11 +1,13 @@
-"""What happens to the raw quantizer parameters around an update: decay, clamped gradients, values kept in limits.
+"""What frames an update of the raw quantizer parameters: decay, clamped gradients, values kept in limits.
 
-Quantizers with equal settings go through their rules together, as one array: forty quantizers cost under a millisecond.
+Quantizers with equal settings go through their rules together, as one array: forty of them cost about a
+millisecond.
 """
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 import nnabla as nn

@@ -1,25 +1,84 @@
-"""Top-1 error of the evaluation graph."""
+"""Error and cross entropy over a part of a data set."""
 
 from __future__ import annotations
 
+import attrs
+import nnabla as nn
 import numpy as np
 
-from nnmpq.data.dataset import DataSet, Split, evaluation_batches
-from nnmpq.training.graphs import Graph
+from nnmpq.data import DataSet, Split, evaluation_batches
+from nnmpq.training.graphs import EvaluationGraph
+
+SAMPLE = 65536  # numbers of a site that are kept; more would not change which width they need
 
 
-def error_of(graph: Graph, data: DataSet, split: Split) -> float:
-    """Return the share of a split's images that the network gets wrong, 0 to 1.
+@attrs.frozen
+class Evaluation:
+    """What an evaluation found.
+
+    Args:
+        error: share of the images that are classified wrong, 0 to 1.
+        cross_entropy: mean over the images.
+    """
+
+    error: float
+    cross_entropy: float
+
+
+def evaluate(graph: EvaluationGraph, data: DataSet, split: Split) -> Evaluation:
+    """Run a split through the evaluation graph, each image once; the filler of the last batch is left out.
 
     Args:
         graph: the evaluation graph.
-        data: the data set, for how pixels become numbers.
-        split: images to judge.
+        data: how pixels become numbers.
+        split: images and labels.
+
+    Raises:
+        ValueError: the split is empty.
     """
-    wrong = 0
-    for images, labels, count in evaluation_batches(data, split, graph.x.shape[0]):
-        graph.x.d = images
-        graph.quantized.output.forward(clear_buffer=True)
-        answers = np.argmax(graph.quantized.output.d, axis=1)
-        wrong += int(np.sum(answers[:count] != labels[:count, 0]))
-    return wrong / max(len(split), 1)
+    if not len(split):
+        raise ValueError("nothing to evaluate: the split is empty")
+    wrong, entropy = 0, 0.0
+    for images, labels, count in evaluation_batches(data, split, graph.images.shape[0]):
+        graph.images.d = images
+        graph.labels.d = labels
+        nn.forward_all([graph.cross_entropies, graph.errors], clear_buffer=True)
+        wrong += int(np.sum(graph.errors.d[:count]))
+        entropy += float(np.sum(graph.cross_entropies.d[:count], dtype=np.float64))
+    return Evaluation(wrong / len(split), entropy / len(split))
+
+
+def quantizer_inputs(graph: EvaluationGraph, data: DataSet, count: int) -> dict[str, np.ndarray]:
+    """Return what the activation quantizers see on training images, a sample of each site's numbers.
+
+    Args:
+        graph: the evaluation graph.
+        data: its training part gives the images.
+        count: images to run, at least 1; the first ones of the training part.
+
+    Returns:
+        By site name, float32, shape (n,), n at most 65536.
+    """
+    split = Split(data.train.images[:count], data.train.labels[:count])
+    network, sites = graph.quantized.network, graph.quantized.sites
+    activations = [site.name for site in network.activations if site.name in sites]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in activations}
+    batches = -(-len(split) // graph.images.shape[0])
+    for images, _, valid in evaluation_batches(data, split, graph.images.shape[0]):
+        graph.images.d = images
+        # Without clear_buffer every intermediate tensor is still there afterwards.
+        graph.quantized.output.forward()
+        for name in activations:
+            source = sites[name].source
+            assert source is not None
+            numbers = source.d[:valid].reshape(-1)
+            parts[name].append(_sample(numbers, SAMPLE // batches))
+    return {name: np.concatenate(found) for name, found in parts.items()}
+
+
+def _sample(numbers: np.ndarray, size: int) -> np.ndarray:
+    """At most `size` of the numbers, always the same places; a stride would meet the same pixels."""
+    if numbers.size <= size:
+        return np.array(numbers, np.float32)
+    places = np.random.default_rng(0).integers(0, numbers.size, size)
+    return np.asarray(numbers[places], np.float32)

@@ -1,4 +1,4 @@
-"""The training and the evaluation graph of an experiment."""
+"""The training graph and the evaluation graph of an experiment; they share every parameter."""
 
 from __future__ import annotations
 
@@ -10,91 +10,137 @@ import nnabla.functions as F
 
 from nnmpq.config.experiment import Experiment
 from nnmpq.cost import activations_max_kib, activations_sum_kib, weights_kib
+from nnmpq.data import DataSet
 from nnmpq.graph.quantize import QuantizedNetwork, quantize
 from nnmpq.graph.schemes import Scheme
 from nnmpq.models import build
 
-MODEL_OPTIONS = {
-    "resnet": ("num_layers", "shortcut_type", "scale_layer"),
-    "resnet_digits": ("shortcut_type", "scale_layer"),
-}
+ACTIVATION_COSTS = {"max": activations_max_kib, "sum": activations_sum_kib}
 
 
-@attrs.frozen(eq=False)
-class Graph:
-    """Inputs, network and losses.
+@attrs.frozen
+class TrainingGraph:
+    """What a training step computes.
 
     Args:
-        x: images, float32 (B, C, H, W).
-        t: labels, int32 (B, 1).
-        quantized: the network.
+        images: float32, shape (B, C, H, W).
+        labels: int32, shape (B, 1).
+        quantized: the network in training mode.
         cross_entropy: mean over the batch, shape ().
-        loss: cross entropy and penalties, shape ().
-        weights_kib: number or variable of shape ().
-        activations_kib: number or variable of shape (), of the kind that is limited.
+        penalties: by name, what the loss adds for what exceeds a target, shape ().
+        loss: cross entropy plus penalties, shape ().
+        error: share of the batch that is classified wrong, shape ().
     """
 
-    x: nn.Variable
-    t: nn.Variable
+    images: nn.Variable
+    labels: nn.Variable
     quantized: QuantizedNetwork
     cross_entropy: nn.Variable
+    penalties: dict[str, nn.Variable]
     loss: nn.Variable
-    weights_kib: Any
-    activations_kib: Any
+    error: nn.Variable
 
 
-def penalty(size: Any, limit: float, factor: float) -> nn.Variable | None:
-    """Return factor * max(size - limit, 0)^2, or None where there is no limit or nothing to learn from.
+@attrs.frozen
+class EvaluationGraph:
+    """What evaluation computes, image by image.
 
     Args:
-        size: KiB, a graph variable of shape () or a number.
-        limit: KiB; 0 or less is no limit.
-        factor: weight of the penalty.
+        images: float32, shape (B, C, H, W).
+        labels: int32, shape (B, 1).
+        quantized: the network in evaluation mode.
+        cross_entropies: shape (B, 1).
+        errors: 1 for an image that is classified wrong, shape (B, 1).
+    """
+
+    images: nn.Variable
+    labels: nn.Variable
+    quantized: QuantizedNetwork
+    cross_entropies: nn.Variable
+    errors: nn.Variable
+
+
+def penalty(kib: Any, target: float, weight: float) -> nn.Variable:
+    """Return weight * max(kib - target, 0)^2, shape ().
+
+    Args:
+        kib: what is used, a graph variable of shape () or a number.
+        target: limit in KiB, > 0.
+        weight: lambda, per KiB^2.
+
+    Example:
+        >>> loss = penalty(72.0, 70.0, 0.1)
+        >>> loss.forward()
+        >>> round(float(loss.d), 4)
+        0.4
 
     Source:
-        Uhlich et al., "Mixed Precision DNNs", ICLR 2020, equation 9.
+        Uhlich et al., "Mixed Precision DNNs", ICLR 2020, equation 8.
     """
-    if limit <= 0 or not isinstance(size, nn.Variable):
-        return None
-    return F.mul_scalar(F.pow_scalar(F.relu(F.add_scalar(size, -limit)), 2.0), factor)
+    if not isinstance(kib, nn.Variable):
+        return F.constant(weight * max(kib - target, 0.0) ** 2, ())
+    excess = F.relu(F.add_scalar(kib, -target))
+    return F.mul_scalar(F.mul2(excess, excess), weight)
 
 
-def build_graph(
-    experiment: Experiment,
-    scheme: Scheme,
-    shape: tuple[int, ...],
-    classes: int,
-    batch_size: int,
-    *,
-    test: bool,
-) -> Graph:
-    """Build one graph; a second one under the same parameter scope shares every parameter.
+def penalties(experiment: Experiment, quantized: QuantizedNetwork) -> dict[str, nn.Variable]:
+    """Return the penalties of the targets that an experiment has, by "weights" and "activations"."""
+    network, bits = quantized.network, quantized.bits()
+    found = {}
+    if experiment.target_weight_kbytes > 0:
+        used = weights_kib(network, bits)
+        found["weights"] = penalty(used, experiment.target_weight_kbytes, experiment.initial_cost_lambda2)
+    if experiment.target_activation_kbytes > 0:
+        used = ACTIVATION_COSTS[experiment.target_activation_type](network, bits)
+        found["activations"] = penalty(
+            used, experiment.target_activation_kbytes, experiment.initial_cost_lambda3
+        )
+    return found
+
+
+def _network(
+    experiment: Experiment, data: DataSet, scheme: Scheme, test: bool
+) -> tuple[nn.Variable, nn.Variable, QuantizedNetwork]:
+    images = nn.Variable((experiment.batch_size, *data.shape))
+    logits = build(
+        experiment.arch,
+        images,
+        data.classes,
+        test=test,
+        seed=experiment.seed,
+        num_layers=experiment.num_layers,
+        shortcut_type=experiment.shortcut_type,
+        scale_layer=experiment.scale_layer,
+    )
+    return images, nn.Variable((experiment.batch_size, 1)), quantize(logits, scheme)
+
+
+def build_training(experiment: Experiment, data: DataSet, scheme: Scheme) -> TrainingGraph:
+    """Build the training graph in the current parameter scope.
 
     Args:
-        experiment: network, limits and penalties.
-        scheme: quantizers.
-        shape: of an image, (C, H, W).
-        classes: number of classes.
-        batch_size: images a batch.
-        test: batch normalization uses its running statistics.
+        experiment: network, batch size, targets and seed of the initial weights.
+        data: shape and number of classes.
+        scheme: which quantizer each site gets.
     """
-    x = nn.Variable((batch_size, *shape))
-    t = nn.Variable((batch_size, 1))
-    options = {key: getattr(experiment, key) for key in MODEL_OPTIONS.get(experiment.arch, ())}
-    float_output = build(experiment.arch, x, classes, test=test, seed=experiment.seed, **options)
-    quantized = quantize(float_output, scheme)
-    quantized.output.persistent = True
-    cross_entropy = F.mean(F.softmax_cross_entropy(quantized.output, t))
-    cross_entropy.persistent = True
-    bits = quantized.bits()
-    weights = weights_kib(quantized.network, bits)
-    total = experiment.target_activation_type == "sum"
-    activations = (activations_sum_kib if total else activations_max_kib)(quantized.network, bits)
+    images, labels, quantized = _network(experiment, data, scheme, test=False)
+    logits = quantized.output
+    cross_entropy = F.mean(F.softmax_cross_entropy(logits, labels))
+    added = penalties(experiment, quantized)
     loss = cross_entropy
-    for term in (
-        penalty(weights, experiment.target_weight_kbytes, experiment.initial_cost_lambda2),
-        penalty(activations, experiment.target_activation_kbytes, experiment.initial_cost_lambda3),
-    ):
-        loss = loss if term is None else F.add2(loss, term)
-    loss.persistent = True
-    return Graph(x, t, quantized, cross_entropy, loss, weights, activations)
+    for term in added.values():
+        loss = F.add2(loss, term)
+    error = F.mean(F.top_n_error(logits, labels))
+    for read_later in (cross_entropy, loss, error, *added.values()):
+        read_later.persistent = True
+    return TrainingGraph(images, labels, quantized, cross_entropy, added, loss, error)
+
+
+def build_evaluation(experiment: Experiment, data: DataSet, scheme: Scheme) -> EvaluationGraph:
+    """Build the evaluation graph in the current parameter scope; arguments as of `build_training`."""
+    images, labels, quantized = _network(experiment, data, scheme, test=True)
+    cross_entropies = F.softmax_cross_entropy(quantized.output, labels)
+    errors = F.top_n_error(quantized.output, labels)
+    for read_later in (cross_entropies, errors):
+        read_later.persistent = True
+    return EvaluationGraph(images, labels, quantized, cross_entropies, errors)

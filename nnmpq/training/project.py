@@ -1,147 +1,136 @@
-"""Projection: after bits were learned under a penalty, make the network meet its budget exactly."""
+"""Projection: after the bits were learned, narrow sites until the model meets its budget."""
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from nnmpq.budget import Budget, least_reachable
-from nnmpq.cost import cost
-from nnmpq.graph.network import ACTIVATION
+from nnmpq.cost import TARGETS
+from nnmpq.graph.network import ACTIVATION, Network
 from nnmpq.graph.quantize import QuantizedNetwork
-from nnmpq.graph.schemes import Quantized
-from nnmpq.training.errors import TrainingError
+from nnmpq.training.errors import BudgetError
+from nnmpq.training.ladder import Rung, ladder
 
-Values = dict[str, np.ndarray]
-
-
-def _error(site: Quantized, values: Values, sample: np.ndarray) -> float:
-    """Squared error that a site's quantizer makes, relative to the tensor's energy."""
-    grid = site.quantizer.grid(values, sample)
-    reference = sample if site.quantizer.signed else np.maximum(sample, 0)
-    energy = float(np.sum(np.square(reference, dtype=np.float64))) + 1e-30
-    return float(np.sum(np.square(grid.quantize(sample) - reference, dtype=np.float64))) / energy
+# Each bit of a site saves the same of these, whatever the other sites' bits are.
+ADDITIVE = ("weights_kib", "activations_sum_kib")
+Ladders = Mapping[str, "list[Rung]"]
 
 
-def narrower(site: Quantized, sample: np.ndarray) -> tuple[Values, float] | None:
-    """Return the best way to spend one bit less at a site, and the relative squared error that it adds.
+def check_reachable(quantized: QuantizedNetwork, budget: Budget) -> None:
+    """Refuse a budget that no narrowing can meet, before any time is spent on learning.
 
     Args:
-        site: a quantized site.
-        sample: its tensor, or examples of it.
+        quantized: a network with quantizers.
+        budget: its limits.
+
+    Raises:
+        BudgetError: names each such limit with the least that is reachable.
+    """
+    if budget.limits():
+        _refuse_unreachable(quantized.network, budget, _ladders(quantized, {}))
+
+
+def project(
+    quantized: QuantizedNetwork, budget: Budget, inputs: Mapping[str, np.ndarray]
+) -> dict[str, tuple[int, int]]:
+    """Narrow quantizers, in place, until the network meets the budget.
+
+    A limit on the largest activation narrows each site above it. Any other limit is met greedily: time and
+    again the site loses a bit whose loss adds the least error per unit saved, of ||Q(x) - x||^2 / ||x||^2
+    over the weights, or over sampled activations.
+
+    Args:
+        quantized: network whose quantizers share their parameters with the training graph.
+        budget: limits in KiB, BitOps or mean bits.
+        inputs: by name of activation site, what its quantizer sees, or a sample; needed where activations
+            count.
 
     Returns:
-        Raw values and added error, None where the site is at its narrowest.
+        Bits before and after of the sites that changed, by name.
+
+    Raises:
+        BudgetError: the budget cannot be met; nothing was changed.
     """
-    ways = site.quantizer.narrowed(site.values())
-    if not ways:
-        return None
-    now = _error(site, site.values(), sample)
-    errors = [_error(site, way, sample) for way in ways]
-    best = int(np.argmin(errors))
-    return ways[best], errors[best] - now
+    limits = budget.limits()
+    if not limits:
+        return {}
+    sites = quantized.sites
+    ladders = _ladders(quantized, inputs)
+    _refuse_unreachable(quantized.network, budget, ladders)
+    place = dict.fromkeys(ladders, 0)
+    # The largest activation first: what it has to narrow anyway counts towards the sums.
+    for target in sorted(limits, key=lambda name: name != "activations_max_kib"):
+        if target == "activations_max_kib":
+            _narrow_largest(quantized.network, ladders, place, limits[target])
+        else:
+            _narrow_greedily(quantized.network, ladders, place, target, limits[target])
+    changed = {}
+    for name, position in place.items():
+        if position:
+            changed[name] = (ladders[name][0].bits, ladders[name][position].bits)
+            for key, value in ladders[name][position].values.items():
+                sites[name].parameters[key].d = value
+    return changed
 
 
-def narrowest_bits(quantized: QuantizedNetwork) -> dict[str, int]:
-    """Return the fewest bits that each site can have."""
+def _ladders(quantized: QuantizedNetwork, inputs: Mapping[str, np.ndarray]) -> dict[str, list[Rung]]:
     found = {}
     for name, site in quantized.sites.items():
-        if site.quantizer is None:
-            found[name] = site.bit_number()
-            continue
-        values = site.values()
-        while True:
-            ways = site.quantizer.narrowed(values)
-            if not ways:
-                break
-            values = ways[0]
-        grid_data = None if site.source is None or site.source.parent is not None else np.array(site.source.d)
-        found[name] = int(site.quantizer.grid(values, grid_data).bits)
+        if _is_weight(quantized.network, name) and site.source is not None:
+            if site.source.parent is not None:
+                site.source.forward()
+            found[name] = ladder(site, np.array(site.source.d, np.float32))
+        else:
+            found[name] = ladder(site, inputs.get(name))
     return found
 
 
-def project(quantized: QuantizedNetwork, budget: Budget, samples: Mapping[str, np.ndarray]) -> list[str]:
-    """Narrow sites, one bit at a time, until the network meets its budget.
+def _is_weight(network: Network, name: str) -> bool:
+    return network.site(name).role != ACTIVATION
 
-    Each step takes the site whose narrowing adds the least relative squared error for each bit of excess that it removes.
 
-    Args:
-        quantized: the network; its quantizer parameters are changed in place.
-        budget: limits to meet.
-        samples: tensor of each quantized site, or examples of it.
+def _bits(ladders: Ladders, place: Mapping[str, int]) -> dict[str, int]:
+    return {name: rungs[place[name]].bits for name, rungs in ladders.items()}
 
-    Returns:
-        The names of the narrowed sites, in order.
 
-    Raises:
-        TrainingError: a limit cannot be met; names it and the least that is reachable.
-    """
-    network = quantized.network
-    bits = quantized.bit_numbers()
-    if budget.met_by(cost(network, bits)):
-        return []
-    unreachable = least_reachable(network, budget, narrowest_bits(quantized))
-    if unreachable:
+def _refuse_unreachable(network: Network, budget: Budget, ladders: Ladders) -> None:
+    missed = least_reachable(network, budget, {name: rungs[-1].bits for name, rungs in ladders.items()})
+    if missed:
         limits = budget.limits()
-        said = [f"{name} = {limits[name]:g}: the least reachable is {v:.4g}" for name, v in unreachable.items()]
-        raise TrainingError("the budget cannot be met: " + "; ".join(said))
-    offers: dict[str, Any] = {}
-    narrowed = []
-    while True:
-        used = cost(network, bits)
-        excess = budget.excess(used)
-        if not excess:
-            return narrowed
-        best_name, best_price = None, np.inf
-        for name, site in quantized.sites.items():
-            gain = _gain(network, budget, bits, name, excess) if site.quantizer is not None else 0.0
-            if gain <= 0:
+        said = [
+            f"{name} {limits[name]:g} is wanted, {least:g} is the least" for name, least in missed.items()
+        ]
+        raise BudgetError(
+            f"the budget is out of reach with these quantizers: {'; '.join(said)}; "
+            "raise the limit, or let the bits go lower (w_bitwidth_min, a_bitwidth_min, keep)"
+        )
+
+
+def _narrow_largest(network: Network, ladders: Ladders, place: dict[str, int], limit: float) -> None:
+    measure = TARGETS["activations_max_kib"]
+    for name, rungs in ladders.items():
+        while not _is_weight(network, name) and measure(network, {name: rungs[place[name]].bits}) > limit:
+            place[name] += 1
+
+
+def _narrow_greedily(
+    network: Network, ladders: Ladders, place: dict[str, int], target: str, limit: float
+) -> None:
+    measure = TARGETS[target]
+    known: dict[str, float] = {}
+    while (used := measure(network, _bits(ladders, place))) > limit:
+        best, least = None, np.inf
+        for name, rungs in ladders.items():
+            here = place[name]
+            if here + 1 == len(rungs):
                 continue
-            if name not in offers:
-                offers[name] = narrower(site, samples[name])
-            if offers[name] is not None and offers[name][1] / gain < best_price:
-                best_name, best_price = name, offers[name][1] / gain
-        if best_name is None:
-            raise TrainingError(f"the budget cannot be met: {', '.join(excess)} stay over their limits")
-        site = quantized.sites[best_name]
-        for key, value in offers.pop(best_name)[0].items():
-            site.parameters[key].d = value
-        bits[best_name] = site.bit_number()
-        narrowed.append(best_name)
-
-
-def _gain(network: Any, budget: Budget, bits: dict[str, int], name: str, excess: dict[str, float]) -> float:
-    """Share of the excess that one bit less at a site removes, summed over the exceeded limits.
-
-    A site as large as the limit on the largest one removes excess by itself, whatever the other sites hold.
-    """
-    fewer = {**bits, name: bits[name] - 1}
-    now, then = cost(network, bits), cost(network, fewer)
-    gain = 0.0
-    for limit_name, over in excess.items():
-        if limit_name == "activations_max_kib":
-            site = network.site(name)
-            if site.role == ACTIVATION:
-                size = site.elements * bits[name] / 8 / 1024
-                gain += float(size > budget.limits()[limit_name])
-        else:
-            saved = float(getattr(now, limit_name)) - float(getattr(then, limit_name))
-            gain += min(saved, over) / over
-    return gain
-
-
-def collect_samples(graph: Any, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the tensor that each quantizer of an evaluation graph reads, for one batch.
-
-    Args:
-        graph: the evaluation graph.
-        images: float32, shape of its input.
-    """
-    graph.x.d = images
-    graph.quantized.output.forward(clear_buffer=False)
-    return {
-        name: np.array(site.source.d)
-        for name, site in graph.quantized.sites.items()
-        if site.quantizer is not None and site.source is not None
-    }
+            if name not in known or target not in ADDITIVE:
+                known[name] = used - measure(network, _bits(ladders, {**place, name: here + 1}))
+            if known[name] > 0:
+                price = (rungs[here + 1].error - rungs[here].error) / known[name]
+                if price < least:
+                    best, least = name, price
+        assert best is not None  # or the budget would have been refused
+        place[best] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 
 def learning_rate(first: float, milestones: Sequence[int], decay: float, epoch: int) -> float:

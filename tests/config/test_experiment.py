@@ -7,11 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnmpq.config.choices import ACTIVATION_QUANTIZERS, ACTIVATION_SITES, WEIGHT_QUANTIZERS
+from nnmpq import data
+from nnmpq.config.choices import (
+    ACTIVATION_QUANTIZERS,
+    ACTIVATION_SITES,
+    ARCHITECTURES,
+    AUGMENTATIONS,
+    DATASETS,
+    RESNET_DEPTHS,
+    SHORTCUT_TYPES,
+    WEIGHT_QUANTIZERS,
+)
 from nnmpq.config.errors import ConfigError, InvalidValue
 from nnmpq.config.experiment import Experiment
 from nnmpq.config.keys import scale_milestones
+from nnmpq.data import dataset
 from nnmpq.graph.network import ACTIVATION_KINDS
+from nnmpq.models import BLOCKS, MODELS, SHORTCUTS
 
 # The defaults of the published tool, key by key; its three compulsory keys as in the [DEFAULT] of its files.
 PUBLISHED_DEFAULTS = {
@@ -205,8 +217,13 @@ def test_moved_milestones_are_always_valid(milestones, epochs, new_epochs):
     assert len(moved) <= len(milestones)
 
 
-def test_sites_are_those_that_the_tracer_knows():
+def test_the_words_are_those_that_the_other_parts_know():
     assert ACTIVATION_SITES == ACTIVATION_KINDS
+    assert set(ARCHITECTURES) == set(MODELS)
+    assert set(DATASETS) == set(data.DATASETS)
+    assert SHORTCUT_TYPES == SHORTCUTS
+    assert set(RESNET_DEPTHS) == set(BLOCKS)
+    assert set(AUGMENTATIONS) == set(dataset.AUGMENTATIONS)
 
 
 def test_every_published_quantizer_has_a_name_for_both_roles():

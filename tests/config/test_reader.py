@@ -7,13 +7,9 @@ import re
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from nnmpq.config.choices import ACTIVATION_QUANTIZERS, ACTIVATION_SITES, WEIGHT_QUANTIZERS
-from nnmpq.config.errors import InvalidValue
 from nnmpq.config.experiment import Experiment
-from nnmpq.config.reader import ConfigError, list_experiments, read_experiment, to_cfg
+from nnmpq.config.reader import ConfigError, list_experiments, read_experiment
 
 # As the published files are written: a remark behind a section's name, an empty value, DEFAULT as experiment.
 ORIGINAL_STYLE = """[DEFAULT]
@@ -255,58 +251,3 @@ def test_the_list_shows_every_experiment_even_a_wrong_one(cfg):
     assert "parametric_fp_d_xmax_relu 6 bit" in lines[2] and "weights <= 70.1 KiB" in lines[2]
     assert "activations (max) <= 8.1 KiB" in lines[2]
     assert "error" in lines[3] and "epochs = 0" in lines[3]
-
-
-LINES = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12).filter(
-    lambda text: text == text.strip() and text.lower() != "none" and len(text.splitlines()) == 1
-)
-POSITIVE = st.floats(1e-300, 1e300)
-
-
-@st.composite
-def experiments(draw):
-    """Any experiment that the rules allow, with no regard to sense."""
-
-    def maybe(strategy):
-        return draw(st.none() | strategy)
-
-    values = {
-        "arch": draw(st.sampled_from(["resnet", "resnet_digits"])),
-        "shortcut_type": draw(st.sampled_from(["", "b", "c"])),
-        "scale_layer": draw(st.booleans()),
-        "data_dir": maybe(LINES),
-        "weightfile": maybe(LINES),
-        "train_images": maybe(st.integers(1, 10**6)),
-        "epochs": draw(st.integers(1, 1000)),
-        "optimizer": maybe(st.sampled_from(["momentum", "adam"])),
-        "initial_learning_rate": draw(POSITIVE),
-        "momentum": draw(st.floats(0, 1, exclude_max=True)),
-        "quantizer_learning_rate": maybe(POSITIVE),
-        "faithful": draw(st.booleans()),
-        "activation_sites": tuple(draw(st.lists(st.sampled_from(ACTIVATION_SITES), max_size=3))),
-        "keep": tuple(draw(st.lists(LINES.filter(lambda text: not set(text) & set(",:")), max_size=3))),
-        "w_quantize": maybe(st.sampled_from(sorted(WEIGHT_QUANTIZERS))),
-        "a_quantize": maybe(st.sampled_from(sorted(ACTIVATION_QUANTIZERS))),
-        "w_bitwidth": draw(st.integers(1, 8)),
-        "w_xmin_max": draw(POSITIVE),
-        "target_weight_kbytes": draw(st.just(-1.0) | POSITIVE),
-    }
-    if draw(st.booleans()):
-        milestones = draw(st.lists(st.integers(1, 1000), unique=True, max_size=4))
-        values["milestones"] = tuple(sorted(m for m in milestones if m < values["epochs"]))
-    try:
-        return Experiment(draw(st.sampled_from(["DEFAULT", "A", "x.y-1"])), **values)
-    except InvalidValue:
-        return Experiment("A", epochs=values["epochs"], data_dir=values["data_dir"])
-
-
-@given(experiment=experiments())
-def test_what_is_written_reads_back_equal(tmp_path_factory, experiment):
-    path = tmp_path_factory.mktemp("cfg") / "config.cfg"
-    path.write_text(to_cfg(experiment), encoding="utf-8")
-    assert read_experiment(path, experiment.name) == experiment
-
-
-def test_what_is_written_has_every_key():
-    written = [line.split(" =")[0] for line in to_cfg(Experiment("A")).splitlines()[1:]]
-    assert written == [field.name for field in attrs.fields(Experiment) if field.name != "name"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import matplotlib.figure
@@ -56,8 +57,8 @@ def test_a_failed_drawing_leaves_the_old_picture_and_nothing_beside_it(
     picture = tmp_path / "bits.png"
     picture.write_bytes(b"old")
 
-    def fail(self: matplotlib.figure.Figure, name: str, **options: str) -> None:
-        Path(name).write_bytes(b"half")
+    def fail(self: matplotlib.figure.Figure, stream: io.BytesIO, **options: str) -> None:
+        stream.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", fail)
