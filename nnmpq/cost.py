@@ -1,12 +1,13 @@
 """What a network costs: one definition for the penalty in training, the search, the report and the export.
 
-Each target is a function of a network and the bits of its sites. Bits may be numbers or graph variables of shape (); the
-cost is then of the same sort, so that a penalty can be learned from.
+Each target is a function of a network and the bits of its sites. Bits may be numbers or graph variables of shape ();
+the cost is then of the same sort, so that a penalty can be learned from.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable
 
 import attrs
 import nnabla as nn

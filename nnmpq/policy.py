@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import attrs
 import yaml
@@ -39,6 +40,11 @@ class SitePolicy:
     signed: bool = attrs.field(validator=attrs.validators.instance_of(bool))
 
 
+def as_dict(items: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a mapping; `dict` itself, with a type that attrs' converters need."""
+    return dict(items)
+
+
 @attrs.frozen
 class Policy:
     """Bits and quantizer of every site, and what they came from.
@@ -60,9 +66,9 @@ class Policy:
     network: str = ""
     method: str = ""
     seed: int | None = None
-    budget: Mapping[str, float] = attrs.field(factory=dict, converter=dict)
-    cost: Mapping[str, float] = attrs.field(factory=dict, converter=dict)
-    sites: Mapping[str, SitePolicy] = attrs.field(factory=dict, converter=dict)
+    budget: Mapping[str, float] = attrs.field(factory=dict, converter=as_dict)
+    cost: Mapping[str, float] = attrs.field(factory=dict, converter=as_dict)
+    sites: Mapping[str, SitePolicy] = attrs.field(factory=dict, converter=as_dict)
 
     def bits(self) -> dict[str, int]:
         """Return the bits by site name."""
@@ -156,7 +162,7 @@ class _UniqueKeys(yaml.SafeLoader):
 def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no text", key_node.start_mark)
         if key in seen:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import attrs
 import nnabla as nn
@@ -19,8 +19,6 @@ from nnmpq.config.scheme import budget_of
 from nnmpq.data import DataError, load
 from nnmpq.export.nnp import save_nnp
 from nnmpq.files import atomic_write
-from nnmpq.graph.rewrite import RewriteError
-from nnmpq.policy import PolicyError
 from nnmpq.report import bits_plot, bits_table
 from nnmpq.training import Result, TrainingError, train
 
@@ -44,8 +42,7 @@ def set_context(name: str, device_id: str, type_config: str) -> None:
         context = get_extension_context(name, device_id=device_id, type_config=type_config)
     except ImportError as error:
         raise ConfigError(
-            f"--context {name}: {error}; install the extra with: pip install 'nnmpq[cuda]', "
-            "or run with --context cpu"
+            f"--context {name}: {error}; install the extra with: pip install 'nnmpq[cuda]', or run with --context cpu"
         ) from error
     nn.set_default_context(context)
 

@@ -35,9 +35,7 @@ def setup_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 class Recorder:
     """Stands in for the commands that set-up runs: notes them, makes the interpreter that they would make."""
 
-    def __init__(
-        self, module: ModuleType, monkeypatch: pytest.MonkeyPatch, fails: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, module: ModuleType, monkeypatch: pytest.MonkeyPatch, fails: tuple[str, ...] = ()) -> None:
         self.commands: list[list[str]] = []
         self.fails = fails
         self.versions: dict[str, str] = {}
@@ -106,9 +104,7 @@ def test_public_names_load_and_unknown_ones_do_not() -> None:
 
 def test_a_light_import_does_not_start_nnabla() -> None:
     code = "import sys, nnmpq; print(nnmpq.__version__, 'nnabla' in sys.modules)"
-    output = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert output.stdout.split() == [nnmpq.__version__, "False"]
     assert f'version = "{nnmpq.__version__}"' in (ROOT / "pyproject.toml").read_text()
 
@@ -120,9 +116,7 @@ def test_help_names_every_target() -> None:
     assert set(re.findall(r"make (\w+)", shown)) >= set(targets.group(1).split())
 
 
-def test_setup_uses_uv_with_the_pins(
-    setup_script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_setup_uses_uv_with_the_pins(setup_script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recorder = Recorder(setup_script, monkeypatch)
     monkeypatch.setattr(setup_script, "find_uv", lambda: "uv")
     assert setup_script.set_up(str(tmp_path / "env"), {"test", "lint"}) == 0

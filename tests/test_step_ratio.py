@@ -24,9 +24,7 @@ def test_a_step_moves_weights_and_quantizers() -> None:
     step = step_ratio.training_step(Parametric(weight=settings, activation=settings), batch=2, depth=20)
     before = {name: np.array(variable.d) for name, variable in nn.get_parameters().items()}
     step()
-    moved = {
-        name for name, variable in nn.get_parameters().items() if not np.array_equal(variable.d, before[name])
-    }
+    moved = {name for name, variable in nn.get_parameters().items() if not np.array_equal(variable.d, before[name])}
     assert "conv1/conv/W" in moved or "conv1/W" in moved
     assert any(name.endswith("W_quantizer/step") for name in moved)
     assert any(name.endswith("relu_quantizer/step") for name in moved)

@@ -149,9 +149,7 @@ def set_up(environment: str, wanted: "set[str]") -> int:
         say("uv is not to be had or failed: trying venv and pip of " + python)
         done = install_with_pip(environment, python, requirement)
     if not done and not python and version_of(inside) != VERSION:
-        missing = (
-            "uv could not download one (see above)." if uv else "uv, which could download one, is not here."
-        )
+        missing = "uv could not download one (see above)." if uv else "uv, which could download one, is not here."
         sys.stderr.write(NO_PYTHON.format(version=VERSION, uv=missing))
         return 1
     if not done:

@@ -18,9 +18,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
 
 def at_least(lowest: float) -> Rule:
     """Return the rule value >= lowest."""
-    return lambda value: (
-        None if value >= lowest else f"must be at least {lowest:g}; nearest valid: {lowest:g}"
-    )
+    return lambda value: None if value >= lowest else f"must be at least {lowest:g}; nearest valid: {lowest:g}"
 
 
 def above(lowest: float) -> Rule:
@@ -47,9 +45,7 @@ def below_one(value: float) -> str | None:
 
 def limit(value: float) -> str | None:
     """Check a limit of the budget: above zero, or -1 for none."""
-    return (
-        None if value > 0 or value == -1 else "must be greater than 0, or -1 for no limit; nearest valid: -1"
-    )
+    return None if value > 0 or value == -1 else "must be greater than 0, or -1 for no limit; nearest valid: -1"
 
 
 def one_of(choices: Iterable[str]) -> Rule:
@@ -157,9 +153,7 @@ def _bits_of(experiment: Experiment, prefix: str, name: str, choice: Choice) -> 
         for which in (key, f"{key}_min") if choice.learn else (key,):
             value = getattr(experiment, which)
             if value < 2:
-                reason = (
-                    f"{prefix}_quantize = {name} is signed and uniform and needs 2 bits; nearest valid: 2"
-                )
+                reason = f"{prefix}_quantize = {name} is signed and uniform and needs 2 bits; nearest valid: 2"
                 raise InvalidValue(which, value, reason)
     if choice.family == "pow2" and bits > 8:
         raise InvalidValue(key, bits, f"{prefix}_quantize = {name} has at most 8 bits; nearest valid: 8")

@@ -90,12 +90,8 @@ class Experiment:
     validation_images: int = _data(
         5000, INTEGER, "training images set aside; they pick the best epoch", checks.at_least(1)
     )
-    train_images: int | None = _data(
-        None, optional(INTEGER), "use only so many training images", checks.at_least(1)
-    )
-    test_images: int | None = _data(
-        None, optional(INTEGER), "use only so many test images", checks.at_least(1)
-    )
+    train_images: int | None = _data(None, optional(INTEGER), "use only so many training images", checks.at_least(1))
+    test_images: int | None = _data(None, optional(INTEGER), "use only so many test images", checks.at_least(1))
 
     weightfile: str | None = _start(
         None,
@@ -123,9 +119,7 @@ class Experiment:
         0.1, NUMBER, "factor on the learning rate at each milestone", checks.between(0, 1)
     )
     momentum: float = _training(0.9, NUMBER, "momentum of the optimizer momentum", checks.below_one)
-    weight_decay: float = _training(
-        2e-4, NUMBER, "weight decay of everything but the quantizers", checks.at_least(0)
-    )
+    weight_decay: float = _training(2e-4, NUMBER, "weight decay of everything but the quantizers", checks.at_least(0))
     quantizer_learning_rate: float | None = _training(
         None,
         optional(NUMBER),
@@ -164,9 +158,7 @@ class Experiment:
     w_quantize: str | None = _weights(
         None, optional(TEXT), "quantizer of the weights; none: float", checks.weight_quantizer
     )
-    w_bitwidth: int = _weights(
-        4, INTEGER, "bits at the start, or throughout where they are not learned", BITS
-    )
+    w_bitwidth: int = _weights(4, INTEGER, "bits at the start, or throughout where they are not learned", BITS)
     w_bitwidth_min: int = _weights(2, INTEGER, "fewest bits", BITS)
     w_bitwidth_max: int = _weights(8, INTEGER, "most bits, where bits are a parameter", BITS)
     w_stepsize: float = _weights(
@@ -182,9 +174,7 @@ class Experiment:
     a_quantize: str | None = _activations(
         None, optional(TEXT), "quantizer of the activations; none: float", checks.activation_quantizer
     )
-    a_bitwidth: int = _activations(
-        4, INTEGER, "bits at the start, or throughout where they are not learned", BITS
-    )
+    a_bitwidth: int = _activations(4, INTEGER, "bits at the start, or throughout where they are not learned", BITS)
     a_bitwidth_min: int = _activations(1, INTEGER, "fewest bits", BITS)
     a_bitwidth_max: int = _activations(8, INTEGER, "most bits, where bits are a parameter", BITS)
     a_stepsize: float = _activations(2**-3, NUMBER, "step at the start", POSITIVE)
@@ -195,9 +185,7 @@ class Experiment:
     a_xmax_min: float = _activations(2**-8, NUMBER, "smallest range", POSITIVE)
     a_xmax_max: float = _activations(255.0, NUMBER, "largest range", POSITIVE)
 
-    target_weight_kbytes: float = _budget(
-        -1.0, NUMBER, "limit for all weights and biases, KiB; -1: none", checks.limit
-    )
+    target_weight_kbytes: float = _budget(-1.0, NUMBER, "limit for all weights and biases, KiB; -1: none", checks.limit)
     target_activation_kbytes: float = _budget(
         -1.0, NUMBER, "limit for the activations, KiB per image; -1: none", checks.limit
     )

@@ -106,9 +106,7 @@ def _parse(sections: Sections, name: str, key: str, raw: Raw) -> Any:
     known = {known.name: known for known in keys_of(Experiment)}
     if key not in known:
         near = did_you_mean(key, known)
-        raise _error(
-            sections, name, raw.section, key, raw.text, f"no such key{near} (--help-keys explains all)"
-        )
+        raise _error(sections, name, raw.section, key, raw.text, f"no such key{near} (--help-keys explains all)")
     try:
         return known[key].kind.parse(raw.text)
     except ValueError as error:

@@ -70,9 +70,7 @@ class Sections:
         if parent in ("", "none", "None") or (parent == DEFAULT and section != DEFAULT):
             return None
         if section == DEFAULT:
-            raise self.error(
-                section, INHERIT, parent, "every section takes from [DEFAULT]; it takes from none"
-            )
+            raise self.error(section, INHERIT, parent, "every section takes from [DEFAULT]; it takes from none")
         if parent not in self.own:
             others = [name for name in self.names() if name != section]
             raise self.error(section, INHERIT, parent, f"no such section{did_you_mean(parent, others)}")

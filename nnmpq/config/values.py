@@ -184,7 +184,5 @@ INTEGER = Kind("whole number", parse_integer, str, _is_integer)
 NUMBER = Kind("number", parse_number, lambda value: repr(float(value)), _is_number)
 BOOLEAN = Kind("boolean", parse_boolean, str, lambda value: isinstance(value, bool))
 TEXT = Kind("text", str.strip, str, _is_line)
-INTEGERS = Kind(
-    "whole numbers", parse_integers, lambda value: ", ".join(map(str, value)), _tuple_of(_is_integer)
-)
+INTEGERS = Kind("whole numbers", parse_integers, lambda value: ", ".join(map(str, value)), _tuple_of(_is_integer))
 WORDS = Kind("words", parse_words, ", ".join, _tuple_of(_is_word))

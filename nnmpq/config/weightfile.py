@@ -69,9 +69,7 @@ def resolve_weightfile(
         if path.is_file():
             return path
     tried = ", ".join(str(path) for path in dict.fromkeys(as_given + in_runs))
-    raise ConfigError(
-        f"{where}weightfile = {value}: not found; looked for {tried}; {_remedy(makers, sections)}"
-    )
+    raise ConfigError(f"{where}weightfile = {value}: not found; looked for {tried}; {_remedy(makers, sections)}")
 
 
 def _own_result(value: str, name: str, sections: Sections | None) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterator
+from collections.abc import Iterator
+from typing import Callable
 
 import attrs
 import numpy as np
@@ -80,7 +81,7 @@ def crop_and_flip(images: np.ndarray, rng: np.random.Generator, fill: int) -> np
     count, channels, height, width = images.shape
     padded = np.full((count, channels, height + 2 * PAD, width + 2 * PAD), fill, np.uint8)
     padded[:, :, PAD : PAD + height, PAD : PAD + width] = images
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))  # type: ignore[call-overload]
     top, left = rng.integers(0, 2 * PAD + 1, (2, count))
     cropped = windows[np.arange(count), :, top, left]
     mirrored = rng.random(count) < 0.5
@@ -117,9 +118,7 @@ def training_batches(
         yield normalise(images, data.offset, data.scale), data.train.labels[chosen].reshape(-1, 1)
 
 
-def evaluation_batches(
-    data: DataSet, split: Split, batch_size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+def evaluation_batches(data: DataSet, split: Split, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Yield a split in order; the last batch is filled up with its first image.
 
     Yields:

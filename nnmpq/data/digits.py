@@ -15,8 +15,8 @@ SPLIT_SEED = 0
 def load_digits(data_dir: str | None = None) -> tuple[Split, Split, int, float, float]:
     """Return training and test images, the number of classes, offset and scale of the pixels (0 to 16).
 
-    The publisher's test set of 1,797 images is all there is; 360 of them, the classes in equal shares and always the same
-    ones, are the test part here.
+    The publisher's test set of 1,797 images is all there is; 360 of them, the classes in equal shares and always the
+    same ones, are the test part here.
 
     Source:
         E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.

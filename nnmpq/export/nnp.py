@@ -47,8 +47,8 @@ def weights_npz(baked: Baked) -> bytes:
 def save_nnp(path: str | Path, quantized: QuantizedNetwork, policy: Policy) -> None:
     """Bake a quantized network and write it as `.nnp`.
 
-    The file loads with `NnpLoader`, gives the outputs of the evaluation graph bit for bit, and carries two members more:
-    the policy, and the integer weights with their grids. It is written under a temporary name and renamed.
+    The file loads with `NnpLoader`, gives the outputs of the evaluation graph bit for bit, and carries two members
+    more: the policy, and the integer weights with their grids. It is written under a temporary name and renamed.
 
     Args:
         path: file to write, ending in ".nnp".

@@ -10,7 +10,7 @@ import nnabla as nn
 import nnabla.functions as F
 import numpy as np
 
-from nnmpq.graph.network import ACTIVATION, Network, Site
+from nnmpq.graph.network import Network, Site
 from nnmpq.graph.quantize import QuantizedNetwork, quantize
 from nnmpq.graph.schemes import Quantized
 from nnmpq.graph.trace import functions_of

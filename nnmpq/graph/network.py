@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import attrs
 
@@ -12,6 +13,11 @@ ACTIVATION = "activation"
 
 LAYER_KINDS = ("convolution", "depthwise", "deconvolution", "affine")
 ACTIVATION_KINDS = ("input", "relu", "sum", "branch", "pool", "linear", "nonlinearity")
+
+
+def as_tuple(items: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the items as a tuple; `tuple` itself, with a type that attrs' converters need."""
+    return tuple(items)
 
 
 @attrs.frozen
@@ -32,11 +38,11 @@ class Site:
     name: str
     role: str = attrs.field(validator=attrs.validators.in_((WEIGHT, BIAS, ACTIVATION)))
     kind: str = attrs.field(validator=attrs.validators.in_(LAYER_KINDS + ACTIVATION_KINDS))
-    shape: tuple[int, ...] = attrs.field(converter=tuple)
+    shape: tuple[int, ...] = attrs.field(converter=as_tuple)
     signed: bool
     layer: str | None = None
     channel_axis: int | None = None
-    readers: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    readers: tuple[str, ...] = attrs.field(default=(), converter=as_tuple)
 
     @property
     def elements(self) -> int:
@@ -73,16 +79,16 @@ class Layer:
     bias: Site | None
     macs: int
     input: str | None
-    input_shape: tuple[int, ...] = attrs.field(converter=tuple)
-    output_shape: tuple[int, ...] = attrs.field(converter=tuple)
+    input_shape: tuple[int, ...] = attrs.field(converter=as_tuple)
+    output_shape: tuple[int, ...] = attrs.field(converter=as_tuple)
 
 
 @attrs.frozen
 class Network:
     """The layers and activation sites of a graph, both in execution order."""
 
-    layers: tuple[Layer, ...] = attrs.field(converter=tuple)
-    activations: tuple[Site, ...] = attrs.field(converter=tuple)
+    layers: tuple[Layer, ...] = attrs.field(converter=as_tuple)
+    activations: tuple[Site, ...] = attrs.field(converter=as_tuple)
 
     def sites(self) -> Iterator[Site]:
         """Yield every site: weights and biases layer by layer, then the activations."""

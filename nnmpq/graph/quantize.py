@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import nnabla as nn
@@ -82,7 +83,12 @@ class QuantizedNetwork:
                 signed=bool(quantized.quantizer.signed) if quantized.quantizer is not None else site.signed,
             )
         return Policy(
-            network=name, method=method, seed=seed, budget=dict(budget or {}), cost=dict(cost or {}), sites=sites
+            network=name,
+            method=method,
+            seed=seed,
+            budget=dict(budget or {}),
+            cost=dict(cost or {}),
+            sites=sites,
         )
 
 
@@ -141,9 +147,7 @@ def quantize(y: nn.Variable | Sequence[nn.Variable], scheme: Scheme) -> Quantize
         made = copy_function(function, inputs)
         return [activation(site, made[0]), *made[1:]]
 
-    leaves = {
-        v: activation(site, v) for v, site in site_of.items() if v.parent is None and scheme.covers(site)
-    }
+    leaves = {v: activation(site, v) for v, site in site_of.items() if v.parent is None and scheme.covers(site)}
     outputs, _ = rewrite(roots, replace, leaves)
     sites = {site.name: done[site.name] for site in network.sites() if site.name in done}
     return QuantizedNetwork(outputs[0], network, sites, tuple(outputs), tuple(roots))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Callable
 
 import nnabla as nn
 import nnabla.function_bases as function_bases
@@ -40,9 +41,7 @@ def copy_function(function: nn.function.Function, inputs: Sequence[nn.Variable])
     if arguments.get("inplace"):
         # A quantizer may need the tensor that an in-place function would overwrite.
         arguments["inplace"] = False
-    outputs = build(nn.get_current_context(), **arguments)(
-        *inputs, n_outputs=len(function.outputs), auto_forward=False
-    )
+    outputs = build(nn.get_current_context(), **arguments)(*inputs, n_outputs=len(function.outputs), auto_forward=False)
     return list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from nnabla.parameter import get_parameter_or_create
 
 from nnmpq.files import nearest
-from nnmpq.graph.network import ACTIVATION, Network, Site
+from nnmpq.graph.network import ACTIVATION, Network, Site, as_tuple
 from nnmpq.quantizers import make, name_of, quantizer_class
 
 if TYPE_CHECKING:
@@ -60,8 +60,10 @@ class Quantized:
 
 
 class Scheme(Protocol):
-    """Decides what stands at each site. For sites of kind "relu" after a plain ReLU, `activation` gets the ReLU's input,
-    and what it returns must not be negative: an unsigned quantizer clips at zero by itself.
+    """Decides what stands at each site.
+
+    For sites of kind "relu" after a plain ReLU, `activation` gets the ReLU's input, and what it returns must not be
+    negative: an unsigned quantizer clips at zero by itself.
     """
 
     def check(self, network: Network) -> None:
@@ -167,7 +169,7 @@ class SiteSettings:
 class _Patterns:
     """Sites that keep float, or get 8 bits: "first/*" or "first/*:8"."""
 
-    patterns: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    patterns: tuple[str, ...] = attrs.field(default=(), converter=as_tuple)
 
     def bits(self, site: Site) -> int | None:
         """Return 32, 8 or another width where a pattern takes the site, else None."""
@@ -184,11 +186,13 @@ class _Patterns:
             name, _, bits = pattern.partition(":")
             if bits and not (bits.isdigit() and 1 <= int(bits) <= 16):
                 raise ValueError(f"keep = {pattern}: after the colon stands a number of bits from 1 to 16")
-            if not any(
-                fnmatch.fnmatchcase(s.name, name) or fnmatch.fnmatchcase(s.layer or "", name) for s in sites
-            ):
+            if not any(fnmatch.fnmatchcase(s.name, name) or fnmatch.fnmatchcase(s.layer or "", name) for s in sites):
                 words = [s.name for s in sites] + [layer.name for layer in network.layers]
                 raise ValueError(f"keep = {pattern}: it matches no site; the nearest is {nearest(name, words)}")
+
+
+def _as_patterns(patterns: Any) -> _Patterns:
+    return patterns if isinstance(patterns, _Patterns) else _Patterns(patterns)
 
 
 @attrs.frozen
@@ -209,8 +213,8 @@ class Parametric:
 
     weight_settings: SiteSettings | None = attrs.field(default=None, alias="weight")
     activation_settings: SiteSettings | None = attrs.field(default=None, alias="activation")
-    kinds: tuple[str, ...] = attrs.field(default=("relu",), converter=tuple)
-    keep: _Patterns = attrs.field(default=(), converter=lambda p: p if isinstance(p, _Patterns) else _Patterns(p))
+    kinds: tuple[str, ...] = attrs.field(default=("relu",), converter=as_tuple)
+    keep: _Patterns = attrs.field(default=(), converter=_as_patterns)  # type: ignore[assignment]
     fused: bool = True
 
     def check(self, network: Network) -> None:
@@ -294,7 +298,10 @@ def Fixed(  # noqa: N802
         return SiteSettings(quantizer, bits=bits, options=options)
 
     return Parametric(
-        weight=settings(weight_bits, 127.0), activation=settings(activation_bits, 255.0), kinds=kinds, keep=keep
+        weight=settings(weight_bits, 127.0),
+        activation=settings(activation_bits, 255.0),
+        kinds=kinds,
+        keep=keep,
     )
 
 

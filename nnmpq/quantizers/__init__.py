@@ -1,8 +1,8 @@
 """The basic layer: quantizers, each a frozen class; `QUANTIZERS` names them all.
 
-A quantizer maps real numbers to a grid. Its parameters live outside of it, as nnabla variables by name, so that one object
-serves the training graph, the evaluation graph and plain numbers. A new one is a file with a class of the same methods,
-and a line here; the conformance test takes it up by itself.
+A quantizer maps real numbers to a grid. Its parameters live outside of it, as nnabla variables by name, so that one
+object serves the training graph, the evaluation graph and plain numbers. A new one is a file with a class of the same
+methods, and a line here; the conformance test takes it up by itself.
 """
 
 from __future__ import annotations

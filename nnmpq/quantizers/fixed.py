@@ -14,8 +14,8 @@ from nnmpq.quantizers.grid import UNIFORM, Grid
 from nnmpq.quantizers.parameters import Limits, Parameters, Values, clamp, pinned, whole_bits
 from nnmpq.quantizers.scalars import clip, detached, power
 
-# Steps of the uniform quantizer with least squared error for N(0, 1), by bits: Max, "Quantizing for Minimum Distortion",
-# 1960, table II (to 32 levels), and its continuation; 1 to 4 rounded as EdMIPS publishes them.
+# Steps of the uniform quantizer with least squared error for N(0, 1), by bits: Max, "Quantizing for Minimum
+# Distortion", 1960, table II (to 32 levels), and its continuation; 1 to 4 rounded as EdMIPS publishes them.
 GAUSSIAN_STEPS = (1.596, 0.996, 0.586, 0.336, 0.1881, 0.1041, 0.0569, 0.0308)
 # EdMIPS' published steps for max(N(0, 1), 0), 1 to 4 bits; then those of least squared error for |N(0, 1)| with a zero.
 HALF_WAVE_STEPS = (0.799, 0.538, 0.3217, 0.185, 0.10549, 0.05726, 0.03087, 0.01653)
@@ -70,8 +70,8 @@ class _GivenBits:
 class Gaussian(_GivenBits):
     """Mid-rise weights for a normal distribution: step = g_bits * std(W), 2^bits levels, none of them zero.
 
-    Q(w) = step * (floor(w / step) + 1/2), clipped to +-(2^(bits-1) - 1/2) * step. The gradient of w is 1 everywhere; none
-    flows through the standard deviation.
+    Q(w) = step * (floor(w / step) + 1/2), clipped to +-(2^(bits-1) - 1/2) * step. The gradient of w is 1 everywhere;
+    none flows through the standard deviation.
 
     Example:
         >>> w = np.array([-2.0, -0.1, 0.1, 2.0], np.float32)
@@ -88,8 +88,9 @@ class Gaussian(_GivenBits):
 
     def apply(self, x: nn.Variable, parameters: Parameters, fused: bool = True) -> nn.Variable:
         """Return the quantized tensor, shape of x."""
-        core = fixed_core.fused if fused else fixed_core.composed_gaussian
-        return core(x, parameters["bits"], fixed_core.gaussian if fused else GAUSSIAN_STEPS)
+        if fused:
+            return fixed_core.fused(x, parameters["bits"], fixed_core.gaussian)
+        return fixed_core.composed_gaussian(x, parameters["bits"], GAUSSIAN_STEPS)
 
     def grid(self, values: Values, x: np.ndarray | None = None) -> Grid:
         """Return the grid of raw values for the weights x."""
@@ -204,10 +205,8 @@ class Pact(_GivenBits):
     def grid(self, values: Values, x: np.ndarray | None = None) -> Grid:
         """Return the grid of raw values."""
         high = 2 ** self._bits(values) - 1
-        step = np.clip(np.float32(values["xmax"]), *np.float32(self.xmax_limits)) / np.float32(high)
-        return Grid(
-            UNIFORM, self._bits(values), False, step=np.float32(step), low=np.int32(0), high=np.int32(high)
-        )
+        step = np.clip(values["xmax"], *np.asarray(self.xmax_limits, np.float32)) / np.float32(high)
+        return Grid(UNIFORM, self._bits(values), False, step=np.float32(step), low=np.int32(0), high=np.int32(high))
 
     def constrain(self, values: Values) -> Values:
         """Return the range put back inside its limits."""

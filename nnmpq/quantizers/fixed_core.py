@@ -5,7 +5,8 @@ The formulas are numpy's: weights are small, and each formula is a line or two.
 
 from __future__ import annotations
 
-from typing import Callable, Sequence
+from collections.abc import Sequence
+from typing import Callable
 
 import nnabla as nn
 import nnabla.functions as F
@@ -40,10 +41,8 @@ def gaussian(w: np.ndarray, bits: int) -> tuple[np.ndarray, Callable[[np.ndarray
 
 def sign_grid(w: np.ndarray) -> Grid:
     """The two levels +-mean|w|."""
-    mean = np.float32(max(np.mean(np.abs(w), dtype=np.float64), TINY))
-    return Grid(
-        UNIFORM, 1, True, step=np.float32(2) * mean, offset=0.5, low=np.int32(-1), high=np.int32(0)
-    )
+    mean = np.float32(max(float(np.mean(np.abs(w), dtype=np.float64)), TINY))
+    return Grid(UNIFORM, 1, True, step=np.float32(2) * mean, offset=0.5, low=np.int32(-1), high=np.int32(0))
 
 
 def sign_mean(w: np.ndarray, bits: int) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
@@ -79,7 +78,7 @@ def dorefa(w: np.ndarray, bits: int) -> tuple[np.ndarray, Callable[[np.ndarray],
     return y, gradient
 
 
-class WeightCore(PythonFunction):  # type: ignore[misc]
+class WeightCore(PythonFunction):
     """A weight quantizer by its formula: inputs are the weights and their bits, shape ()."""
 
     def __init__(self, context: object, formula: Formula) -> None:
@@ -140,7 +139,6 @@ def fused(w: nn.Variable, bits: nn.Variable, formula: Formula) -> nn.Variable:
 
 def table_entry(table: Sequence[float], bits: nn.Variable) -> nn.Variable:
     """The entry of a table for 1, 2, ... bits, as a graph variable of shape ()."""
-    numbers = F.constant(0, (len(table),))
     numbers = nn.Variable.from_numpy_array(np.asarray(table, np.float32))
     index = F.reshape(F.add_scalar(detached(bits), -1.0), (1,), inplace=False)
     return F.reshape(F.gather(numbers, index, axis=0), (), inplace=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import numpy as np
 
@@ -65,16 +67,16 @@ class Grid:
     kind: str = attrs.field(validator=attrs.validators.in_((UNIFORM, POWER_OF_TWO)))
     bits: int
     signed: bool
-    step: np.ndarray | None = None
+    step: Any = None
     offset: float = 0.0
-    low: np.ndarray | None = None
-    high: np.ndarray | None = None
-    xmin: np.ndarray | None = None
-    xmax: np.ndarray | None = None
+    low: Any = None
+    high: Any = None
+    xmin: Any = None
+    xmax: Any = None
     with_zero: bool = True
     channel_axis: int | None = None
 
-    def _spread(self, numbers: np.ndarray | None, ndim: int) -> np.ndarray:
+    def _spread(self, numbers: Any, ndim: int) -> np.ndarray:
         numbers = np.asarray(numbers)
         if not numbers.ndim:
             return numbers
@@ -86,7 +88,6 @@ class Grid:
         """Return how many different values the grid has, at most over channels."""
         if self.kind == UNIFORM:
             return int(np.max(np.asarray(self.high) - np.asarray(self.low))) + 1
-        assert self.xmin is not None and self.xmax is not None
         magnitudes = int(np.max(exponent_of(self.xmax) - exponent_of(self.xmin))) + 1
         return magnitudes * (2 if self.signed else 1) + int(self.with_zero)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import nnabla as nn
 import numpy as np
 
 from nnmpq.quantizers.scalars import MARGIN
 
-Values = dict[str, np.ndarray]
+# Numbers of shape () or (C,): arrays, and numpy scalars that do as well.
+Values = dict[str, Any]
 Parameters = Mapping[str, nn.Variable]
 Limits = tuple[float, float]
 
 
-def clamp(value: np.ndarray, limits: Limits) -> np.ndarray:
+def clamp(value: Any, limits: Limits) -> np.ndarray:
     """Keep raw parameters a margin inside their limits; equal limits pin them.
 
     Example:

@@ -1,4 +1,4 @@
-"""Power-of-two quantizers with learned ends of the range or bits: the parametrizations P1, P2 and P3 of Sony's paper."""
+"""Power-of-two quantizers with learned range or bits: the parametrizations P1, P2 and P3 of Sony's paper."""
 
 from __future__ import annotations
 

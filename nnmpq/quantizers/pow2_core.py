@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import nnabla as nn
 import nnabla.functions as F
 import numpy as np
 
-from nnmpq.quantizers import pow2_kernels
+from nnmpq.quantizers import pow2_kernels, uniform_kernels
 from nnmpq.quantizers.scalars import LN2, detached, like_tensor
 from nnmpq.quantizers.uniform_core import QuantizerCore
 
@@ -48,7 +49,7 @@ class Pow2Core(QuantizerCore):
         self, x: np.ndarray, xmin: np.ndarray, xmax: np.ndarray, y: np.ndarray, g: np.ndarray, gx: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         if xmin.size == 1:
-            sums = np.zeros((-(-x.size // pow2_kernels.BLOCK), 2))
+            sums = np.zeros((-(-x.size // uniform_kernels.BLOCK), 2))
             pow2_kernels.backward(x, y, g, xmin, xmax, self.signed, self.with_zero, gx, sums)
             low_sum, high_sum = sums.sum(0)
             return low_sum, high_sum

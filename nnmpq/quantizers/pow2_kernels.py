@@ -16,7 +16,7 @@ MAGNITUDE = 0x7FFFFFFF
 
 @njit(parallel=True, error_model="numpy", cache=True)
 def forward(x, xbits, xmin, xmax, signed, with_zero, inner, y, ybits):  # type: ignore[no-untyped-def]
-    """y = sign(x) * clip(2^round(log2|x|), xmin, xmax), zero below xmin/sqrt(2) where the grid has a zero.
+    """Y = sign(x) * clip(2^round(log2|x|), xmin, xmax), zero below xmin/sqrt(2) where the grid has a zero.
 
     `xbits` and `ybits` are x and y seen as int32. An unsigned grid clips x at zero first.
     """

@@ -12,7 +12,7 @@ MARGIN = 1e-5
 
 
 def clip(v: nn.Variable, limits: tuple[float, float]) -> nn.Variable:
-    """min(max(v, low), high); the gradient is zero at and beyond the limits."""
+    """Return min(max(v, low), high); the gradient is zero at and beyond the limits."""
     return F.minimum_scalar(F.maximum_scalar(v, limits[0]), limits[1])
 
 
@@ -22,12 +22,12 @@ def exponent(v: nn.Variable) -> nn.Variable:
 
 
 def power(e: nn.Variable) -> nn.Variable:
-    """2^e."""
+    """Return 2^e."""
     return F.r_pow_scalar(e, 2.0)
 
 
 def power_of_two(v: nn.Variable) -> nn.Variable:
-    """2^round(log2 v), the power of two nearest to v; its gradient is power_of_two(v) / v."""
+    """Return the power of two nearest to v, 2^round(log2 v); its gradient is that over v."""
     return power(exponent(v))
 
 

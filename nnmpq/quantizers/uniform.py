@@ -180,9 +180,7 @@ class UniformDeltaB(_Uniform):
 
     def scalars(self, p: Parameters) -> tuple[nn.Variable, nn.Variable]:
         """Return step and xmax as graph variables."""
-        levels, step = alike(
-            self._positive_levels(p["bits"]), power_of_two(clip(p["step"], self.step_limits))
-        )
+        levels, step = alike(self._positive_levels(p["bits"]), power_of_two(clip(p["step"], self.step_limits)))
         return step, F.mul2(step, levels)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import nnabla as nn
 import nnabla.functions as F
@@ -19,7 +20,7 @@ def inner_size(shape: Sequence[int], channel_axis: int | None) -> int:
     return int(np.prod(shape[channel_axis + 1 :], dtype=np.int64)) if channel_axis is not None else 1
 
 
-class QuantizerCore(PythonFunction):  # type: ignore[misc]
+class QuantizerCore(PythonFunction):
     """What the fused cores have in common: their inputs are a tensor and two parameters of shape () or (C,).
 
     A subclass fills `_kernel_forward`, `_kernel_backward` (CPU, numba) and `_array_forward`, `_array_backward`
@@ -151,9 +152,7 @@ class UniformCore(QuantizerCore):
         ]
 
 
-def fused(
-    x: nn.Variable, step: nn.Variable, xmax: nn.Variable, signed: bool, channel_axis: int | None
-) -> nn.Variable:
+def fused(x: nn.Variable, step: nn.Variable, xmax: nn.Variable, signed: bool, channel_axis: int | None) -> nn.Variable:
     """Quantize in one function; for training. Arguments as of `UniformCore`."""
     return UniformCore(nn.get_current_context(), signed, channel_axis)(x, step, xmax)
 

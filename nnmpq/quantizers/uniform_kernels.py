@@ -13,7 +13,7 @@ BLOCK = 16384
 
 @njit(parallel=True, error_model="numpy", cache=True)
 def forward(x, step, xmax, signed, inner, y):  # type: ignore[no-untyped-def]
-    """y = step * round(clip(x, lo, xmax) / step), half away from zero; parameter (i // inner) % C at element i."""
+    """Y = step * round(clip(x, lo, xmax) / step), half away from zero; parameter (i // inner) % C at element i."""
     blocks = (x.size + BLOCK - 1) // BLOCK
     channels = step.size
     for block in prange(blocks):

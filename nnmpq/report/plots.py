@@ -20,9 +20,7 @@ WEIGHT_COLOUR, ACTIVATION_COLOUR, FLOAT_COLOUR = "#2b6cb0", "#c05621", "#dddddd"
 DOTS_PER_INCH = 100
 
 
-def bits_plot(
-    path: str | os.PathLike[str], network: Network, bits: Mapping[str, float], title: str = ""
-) -> None:
+def bits_plot(path: str | os.PathLike[str], network: Network, bits: Mapping[str, float], title: str = "") -> None:
     """Draw weight bits and activation bits per layer, in execution order, into a PNG file.
 
     Two panels over the same layers: bits of the layer's weight above, of the activation that it reads below.
@@ -51,9 +49,7 @@ def bits_plot(
     if not network.layers:
         raise ValueError("a network without layers has no bits to draw")
     weights = [bits.get(layer.weight.name, FLOAT_BITS) for layer in network.layers]
-    reads = [
-        FLOAT_BITS if layer.input is None else bits.get(layer.input, FLOAT_BITS) for layer in network.layers
-    ]
+    reads = [FLOAT_BITS if layer.input is None else bits.get(layer.input, FLOAT_BITS) for layer in network.layers]
     top = bar_top([*weights, *reads])
     width = max(6.4, 1.2 + 0.22 * len(network.layers))
     height = 4.6 + 0.07 * max(len(layer.name) for layer in network.layers)

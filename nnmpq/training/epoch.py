@@ -53,9 +53,7 @@ def run_epoch(graph: TrainingGraph, solvers: SolverGroups, batches: Batches, epo
         nn.forward_all([graph.loss, graph.error], clear_no_need_grad=True)
         found = np.array([graph.loss.d, graph.cross_entropy.d, graph.error.d], np.float64)
         if not np.isfinite(found[0]):
-            raise NonFiniteLoss(
-                f"epoch {epoch}, iteration {updates}: {_culprit(graph)}; lower the learning rate"
-            )
+            raise NonFiniteLoss(f"epoch {epoch}, iteration {updates}: {_culprit(graph)}; lower the learning rate")
         solvers.zero_grad()
         graph.loss.backward(clear_buffer=True)
         solvers.update()

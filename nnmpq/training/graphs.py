@@ -92,9 +92,7 @@ def penalties(experiment: Experiment, quantized: QuantizedNetwork) -> dict[str, 
         found["weights"] = penalty(used, experiment.target_weight_kbytes, experiment.initial_cost_lambda2)
     if experiment.target_activation_kbytes > 0:
         used = ACTIVATION_COSTS[experiment.target_activation_type](network, bits)
-        found["activations"] = penalty(
-            used, experiment.target_activation_kbytes, experiment.initial_cost_lambda3
-        )
+        found["activations"] = penalty(used, experiment.target_activation_kbytes, experiment.initial_cost_lambda3)
     return found
 
 

@@ -156,9 +156,7 @@ def _build(experiment: Experiment, data: DataSet) -> tuple[TrainingGraph, Evalua
     if experiment.weightfile is not None:
         outputs = (training.loss, evaluation.errors)
         unused = parameters.drop_unused(loaded, outputs, experiment.weightfile)
-        logger.info(
-            "%s: %d parameters used, %d not", experiment.weightfile, len(loaded) - len(unused), len(unused)
-        )
+        logger.info("%s: %d parameters used, %d not", experiment.weightfile, len(loaded) - len(unused), len(unused))
     return training, evaluation
 
 
@@ -229,9 +227,7 @@ def _epoch(run: _Run, progress: Progress, solvers: SolverGroups) -> Progress:
     return _validate(run, attrs.evolve(progress, epoch=number), means, rates)
 
 
-def _validate(
-    run: _Run, progress: Progress, means: Means | None, rates: tuple[float | None, float | None]
-) -> Progress:
+def _validate(run: _Run, progress: Progress, means: Means | None, rates: tuple[float | None, float | None]) -> Progress:
     """Validate, write best.h5 if this is the best so far, and note the epoch."""
     found = evaluate(run.evaluation, run.data, run.data.validation)
     bits = run.evaluation.quantized.bit_numbers()

@@ -55,9 +55,7 @@ class Series:
         """Open the files in `folder` and write `history`."""
         folder.mkdir(parents=True, exist_ok=True)
         monitor = Monitor(str(folder))
-        self._series = {
-            key: MonitorSeries(title, monitor, interval=1, verbose=False) for key, title in SERIES.items()
-        }
+        self._series = {key: MonitorSeries(title, monitor, interval=1, verbose=False) for key, title in SERIES.items()}
         for row in history:
             self.add(row)
 

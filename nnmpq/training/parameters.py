@@ -36,9 +36,7 @@ def assign(arrays: Mapping[str, np.ndarray], source: str) -> None:
         raise TrainingError(f"{source}: {name}: {'missing there' if name in own else 'not in this network'}")
     for name, variable in own.items():
         if variable.shape != np.shape(arrays[name]):
-            raise TrainingError(
-                f"{source}: {name}: shape {np.shape(arrays[name])}, needed is {variable.shape}"
-            )
+            raise TrainingError(f"{source}: {name}: shape {np.shape(arrays[name])}, needed is {variable.shape}")
     for name, variable in own.items():
         variable.d = arrays[name]
 

@@ -106,8 +106,7 @@ class Progress:
         """
         candidate = Best(row.epoch, row.phase, row.validation_error, row.validation_cross_entropy, bits)
         better = meets_budget and (
-            self.best is None
-            or (candidate.error, candidate.cross_entropy) < (self.best.error, self.best.cross_entropy)
+            self.best is None or (candidate.error, candidate.cross_entropy) < (self.best.error, self.best.cross_entropy)
         )
         history = (*self.history, row)
         return attrs.evolve(self, history=history, best=candidate if better else self.best), better

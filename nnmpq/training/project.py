@@ -99,9 +99,7 @@ def _refuse_unreachable(network: Network, budget: Budget, ladders: Ladders) -> N
     missed = least_reachable(network, budget, {name: rungs[-1].bits for name, rungs in ladders.items()})
     if missed:
         limits = budget.limits()
-        said = [
-            f"{name} {limits[name]:g} is wanted, {least:g} is the least" for name, least in missed.items()
-        ]
+        said = [f"{name} {limits[name]:g} is wanted, {least:g} is the least" for name, least in missed.items()]
         raise BudgetError(
             f"the budget is out of reach with these quantizers: {'; '.join(said)}; "
             "raise the limit, or let the bits go lower (w_bitwidth_min, a_bitwidth_min, keep)"
@@ -115,9 +113,7 @@ def _narrow_largest(network: Network, ladders: Ladders, place: dict[str, int], l
             place[name] += 1
 
 
-def _narrow_greedily(
-    network: Network, ladders: Ladders, place: dict[str, int], target: str, limit: float
-) -> None:
+def _narrow_greedily(network: Network, ladders: Ladders, place: dict[str, int], target: str, limit: float) -> None:
     measure = TARGETS[target]
     known: dict[str, float] = {}
     while (used := measure(network, _bits(ladders, place))) > limit:

@@ -84,9 +84,7 @@ def test_list_prints_the_sections(capsys, tmp_path):
 
 def test_help_keys_explains_every_key(capsys):
     printed = leaves(["--help-keys"], 0, capsys).splitlines()
-    heads = {
-        line.split()[0]: line for line in printed if line.startswith("  ") and not line.startswith("   ")
-    }
+    heads = {line.split()[0]: line for line in printed if line.startswith("  ") and not line.startswith("   ")}
     names = {field.name for field in attrs.fields(Experiment)} - {"name"} | {"inherit"}
     assert set(heads) == names
     assert "whole number" in heads["epochs"] and "default 160" in heads["epochs"]

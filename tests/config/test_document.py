@@ -29,9 +29,7 @@ def test_the_page_names_every_quantizer():
 def test_every_key_has_one_row_with_its_default():
     rows = [line.split(" | ") for line in markdown_table().splitlines() if line.startswith("| `")]
     names = [row[0].strip("| `") for row in rows]
-    assert sorted(names) == sorted(
-        {field.name for field in attrs.fields(Experiment)} - {"name"} | {"inherit"}
-    )
+    assert sorted(names) == sorted({field.name for field in attrs.fields(Experiment)} - {"name"} | {"inherit"})
     assert all(len(row) == 4 and all(cell.strip("| ") for cell in row) for row in rows)
 
 

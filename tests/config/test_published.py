@@ -76,9 +76,7 @@ def limits(name: str) -> dict[str, Any]:
 
 
 def quantizers(name: str) -> dict[str, Any]:
-    match = re.match(
-        r"(PARAMETRIC_)?(FP|POW2)_W2?(A4|AM|AS|A)?Q_(XMIN_XMAX|DELTA_XMAX|DELTA_B|B_XMAX|B_XMIN)?", name
-    )
+    match = re.match(r"(PARAMETRIC_)?(FP|POW2)_W2?(A4|AM|AS|A)?Q_(XMIN_XMAX|DELTA_XMAX|DELTA_B|B_XMAX|B_XMIN)?", name)
     if match is None:
         return {}
     parametric, family, activations, which = match.groups()
@@ -152,8 +150,7 @@ def test_every_published_name_is_there(path, names, count):
 
 @pytest.mark.parametrize(
     ("path", "name", "expected"),
-    [(FP, name, expected_fp(name)) for name in FP_NAMES]
-    + [(POW2, name, expected_pow2(name)) for name in POW2_NAMES],
+    [(FP, name, expected_fp(name)) for name in FP_NAMES] + [(POW2, name, expected_pow2(name)) for name in POW2_NAMES],
 )
 def test_every_key_of_every_section_has_its_published_value(path, name, expected):
     experiment = attrs.asdict(read_experiment(path, name))
@@ -163,9 +160,7 @@ def test_every_key_of_every_section_has_its_published_value(path, name, expected
 @pytest.mark.parametrize(("path", "groups"), [(FP, 5), (POW2, 8)])
 def test_as_many_sections_repeat_others_as_in_the_published_files(path, groups):
     names = read_sections(path).names()
-    contents = Counter(
-        attrs.evolve(read_experiment(path, name), name="X") for name in names if name != "DEFAULT"
-    )
+    contents = Counter(attrs.evolve(read_experiment(path, name), name="X") for name in names if name != "DEFAULT")
     assert sum(count > 1 for count in contents.values()) == groups
 
 

@@ -44,9 +44,7 @@ def test_every_name_stands_for_a_registered_quantizer():
     for choice in chosen:
         chosen_class: Any = QUANTIZERS[choice.quantizer]
         family = chosen_class.family
-        assert choice.learns_bits == (
-            choice.learn and family in ("uniform", "pow2") and choice.quantizer != "pact"
-        )
+        assert choice.learns_bits == (choice.learn and family in ("uniform", "pow2") and choice.quantizer != "pact")
 
 
 def test_without_quantizers_everything_stays_float():

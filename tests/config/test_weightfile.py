@@ -65,9 +65,7 @@ def test_results_are_known_by_their_names(value, makers):
     assert produced_by(value) == makers
 
 
-@pytest.mark.parametrize(
-    "value", ["params_DEFAULT/params_best.h5", "DEFAULT/params_best.h5", "DEFAULT/best.h5"]
-)
+@pytest.mark.parametrize("value", ["params_DEFAULT/params_best.h5", "DEFAULT/params_best.h5", "DEFAULT/best.h5"])
 def test_the_result_of_a_run_is_found_under_the_published_names(place, value):
     best = make(place / "runs" / "DEFAULT" / "best.h5")
     assert resolve_weightfile(value, RUNS, cfg=CFG, name="DEFAULT_INIT").resolve() == best
@@ -104,9 +102,7 @@ def test_a_missing_result_names_the_places_and_the_command(place):
 
 
 def test_a_result_of_no_experiment_names_the_nearest(place):
-    with pytest.raises(
-        ConfigError, match="no experiment of .* makes it; nearest valid: DEFAULT_INIT/params_best"
-    ):
+    with pytest.raises(ConfigError, match="no experiment of .* makes it; nearest valid: DEFAULT_INIT/params_best"):
         resolve_weightfile("DEFAULT_INTI/params_best.h5", RUNS, cfg=CFG)
 
 

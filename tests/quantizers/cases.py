@@ -18,16 +18,19 @@ def cases() -> list[tuple[str, dict[str, Any]]]:
     for name, chosen in QUANTIZERS.items():
         fields = {field.name for field in chosen.__attrs_attrs__}  # type: ignore[attr-defined]
         learned = chosen.at_fixed_bits != name or name.endswith("_b_xmax")  # type: ignore[attr-defined]
-        signs = [True] if name in WEIGHTS_ALONE else [False] if name in ("half_wave_gaussian", "pact") else [True, False]
+        signs = (
+            [True] if name in WEIGHTS_ALONE else [False] if name in ("half_wave_gaussian", "pact") else [True, False]
+        )
         for signed in signs:
-            found.append((name, {"signed": signed}))
+            plain: dict[str, Any] = {"signed": signed}
+            found.append((name, plain))
             if learned:
                 found.append((name, {"signed": signed, "faithful": True}))
             if "with_zero" in fields:
-                found.append((name, {"signed": signed, "with_zero": signed, "bits_limits": (2.0, 8.0)}))
+                found.append((name, {**plain, "with_zero": signed, "bits_limits": (2.0, 8.0)}))
         if learned:
-            found.append((name, {"signed": True, "channel_axis": 0}))
-            found.append((name, {"signed": True, "channel_axis": 1}))
+            channels: dict[str, Any] = {"signed": True, "channel_axis": 0}
+            found += [(name, channels), (name, {**channels, "channel_axis": 1})]
         if "residual_gradient" in fields:
             found.append((name, {"signed": False, "residual_gradient": True}))
     return found

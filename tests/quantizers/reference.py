@@ -1,7 +1,7 @@
 """Independent formulas, float64 numpy, of every quantizer's values and gradients.
 
-Written from the papers' equations and the published code's behaviour, without calling the package. A gradient entry is the
-sum over the tensor of upstream gradient times the derivative by the raw parameter.
+Written from the papers' equations and the published code's behaviour, without calling the package. A gradient entry is
+the sum over the tensor of upstream gradient times the derivative by the raw parameter.
 """
 
 from __future__ import annotations
@@ -53,7 +53,11 @@ def uniform_delta_xmax(q: Any, v: dict, x: Any, g: Any) -> tuple:
     reach = top if q.faithful else d * half_away(top / d)
     y, inside, side, r = _uniform(x, d, reach, s)
     # Snapped, y equals the clipped x where it saturates, so the step's residual lives inside the range alone.
-    return y, g * inside, {"step": _sum(g * r / d_raw, v["step"], axis), "xmax": _sum(g * side, v["xmax"], axis)}
+    return (
+        y,
+        g * inside,
+        {"step": _sum(g * r / d_raw, v["step"], axis), "xmax": _sum(g * side, v["xmax"], axis)},
+    )
 
 
 def uniform_b_xmax(q: Any, v: dict, x: Any, g: Any) -> tuple:
@@ -65,13 +69,21 @@ def uniform_b_xmax(q: Any, v: dict, x: Any, g: Any) -> tuple:
     slope = LN2 * 2.0 ** (n - s) / levels
     if q.faithful:
         y, inside, side, r = _uniform(x, d, top, s)
-        return y, g * inside, {"xmax": _sum(g * (side + r / top), v["xmax"], axis), "bits": np.sum(-slope * g * r)}
+        return (
+            y,
+            g * inside,
+            {"xmax": _sum(g * (side + r / top), v["xmax"], axis), "bits": np.sum(-slope * g * r)},
+        )
     y, inside, side, r = _uniform(x, d, d * levels, s)
     # step and range both scale with xmax; with more bits the step shrinks, the range d * levels stays.
-    return y, g * inside, {
-        "xmax": _sum(g * (side * d * levels + r) / top, v["xmax"], axis),
-        "bits": np.sum(-slope * g * r),
-    }
+    return (
+        y,
+        g * inside,
+        {
+            "xmax": _sum(g * (side * d * levels + r) / top, v["xmax"], axis),
+            "bits": np.sum(-slope * g * r),
+        },
+    )
 
 
 def uniform_delta_b(q: Any, v: dict, x: Any, g: Any) -> tuple:
@@ -81,10 +93,14 @@ def uniform_delta_b(q: Any, v: dict, x: Any, g: Any) -> tuple:
     d_raw = _spread(v["step"], x, axis)
     d = p2(d_raw)
     y, inside, side, r = _uniform(x, d, d * levels, s)
-    return y, g * inside, {
-        "step": _sum(g * (inside * r + side * levels * d) / d_raw, v["step"], axis),
-        "bits": np.sum(LN2 * 2.0 ** (n - s) * d * g * side),
-    }
+    return (
+        y,
+        g * inside,
+        {
+            "step": _sum(g * (inside * r + side * levels * d) / d_raw, v["step"], axis),
+            "bits": np.sum(LN2 * 2.0 ** (n - s) * d * g * side),
+        },
+    )
 
 
 def _pow2(q: Any, x: Any, low: Any, high: Any) -> tuple:
@@ -103,10 +119,14 @@ def pow2_xmin_xmax(q: Any, v: dict, x: Any, g: Any) -> tuple:
     axis = q.channel_axis
     lo, hi = (_spread(v[k], x, axis) for k in ("xmin", "xmax"))
     y, slope, to_low, to_high = _pow2(q, x, p2(lo), p2(hi))
-    return y, g * slope, {
-        "xmin": _sum(g * to_low * p2(lo) / lo, v["xmin"], axis),
-        "xmax": _sum(g * to_high * p2(hi) / hi, v["xmax"], axis),
-    }
+    return (
+        y,
+        g * slope,
+        {
+            "xmin": _sum(g * to_low * p2(lo) / lo, v["xmin"], axis),
+            "xmax": _sum(g * to_high * p2(hi) / hi, v["xmax"], axis),
+        },
+    )
 
 
 def pow2_b_xmax(q: Any, v: dict, x: Any, g: Any) -> tuple:
@@ -116,10 +136,14 @@ def pow2_b_xmax(q: Any, v: dict, x: Any, g: Any) -> tuple:
     high = p2(raw)
     low = np.maximum(high * 2.0 ** (1 - 2.0**k), 2.0**-126)
     y, slope, to_low, to_high = _pow2(q, x, low, high)
-    return y, g * slope, {
-        "xmax": _sum(g * (to_high * high + to_low * low) / raw, v["xmax"], axis),
-        "bits": np.sum(-g * to_low * low * LN2**2 * 2.0**k),
-    }
+    return (
+        y,
+        g * slope,
+        {
+            "xmax": _sum(g * (to_high * high + to_low * low) / raw, v["xmax"], axis),
+            "bits": np.sum(-g * to_low * low * LN2**2 * 2.0**k),
+        },
+    )
 
 
 def pow2_b_xmin(q: Any, v: dict, x: Any, g: Any) -> tuple:
@@ -129,10 +153,14 @@ def pow2_b_xmin(q: Any, v: dict, x: Any, g: Any) -> tuple:
     low = p2(raw)
     high = np.minimum(low * 2.0 ** (2.0**k - 1), 2.0**127)
     y, slope, to_low, to_high = _pow2(q, x, low, high)
-    return y, g * slope, {
-        "xmin": _sum(g * (to_high * high + to_low * low) / raw, v["xmin"], axis),
-        "bits": np.sum(g * to_high * high * LN2**2 * 2.0**k),
-    }
+    return (
+        y,
+        g * slope,
+        {
+            "xmin": _sum(g * (to_high * high + to_low * low) / raw, v["xmin"], axis),
+            "bits": np.sum(g * to_high * high * LN2**2 * 2.0**k),
+        },
+    )
 
 
 def gaussian(q: Any, v: dict, x: Any, g: Any) -> tuple:

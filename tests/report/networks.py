@@ -11,9 +11,7 @@ def convolution(index: int, channels: int = 16, size: int = 32) -> Layer:
     weight = Site(f"{name}/W", "weight", "convolution", (channels, channels, 3, 3), signed=True, layer=name)
     source = "input" if index == 0 else f"res1/layer{index - 1}/conv/relu"
     shape = (channels, size, size)
-    return Layer(
-        name, "convolution", weight, None, 9 * channels * channels * size * size, source, shape, shape
-    )
+    return Layer(name, "convolution", weight, None, 9 * channels * channels * size * size, source, shape, shape)
 
 
 def affine(inputs: int = 64, outputs: int = 10) -> Layer:
@@ -32,6 +30,4 @@ def chain(length: int) -> Network:
     """Convolutions one after the other and an affine layer at the end."""
     layers = [convolution(index) for index in range(length - 1)]
     readers = [(layer.name,) for layer in layers[1:]] + [()]
-    return Network(
-        (*layers, affine()), tuple(activation(layer, names) for layer, names in zip(layers, readers))
-    )
+    return Network((*layers, affine()), tuple(activation(layer, names) for layer, names in zip(layers, readers)))
