@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 
+from nnmpq.files import nearest
+
 WEIGHT = "weight"
 BIAS = "bias"
 ACTIVATION = "activation"
@@ -71,6 +73,7 @@ class Layer:
         input: name of the activation site that it reads, None if that is not a site.
         input_shape: shape of what it reads, without the batch.
         output_shape: shape of what it writes, without the batch.
+        inputs: names of all sites that it reads, `input` first; a concatenation joins several.
     """
 
     name: str
@@ -81,6 +84,11 @@ class Layer:
     input: str | None
     input_shape: tuple[int, ...] = attrs.field(converter=as_tuple)
     output_shape: tuple[int, ...] = attrs.field(converter=as_tuple)
+    inputs: tuple[str, ...] = attrs.field(converter=as_tuple)
+
+    @inputs.default
+    def _one_input(self) -> tuple[str, ...]:
+        return () if self.input is None else (self.input,)
 
 
 @attrs.frozen
@@ -104,23 +112,23 @@ class Network:
         """Return the site of that name.
 
         Raises:
-            KeyError: no site has it.
+            KeyError: no site has it; the nearest is named.
         """
         for site in self.sites():
             if site.name == name:
                 return site
-        raise KeyError(f"no site {name!r} in this network")
+        raise KeyError(f"no site {name!r}; the nearest is {nearest(name, [s.name for s in self.sites()])!r}")
 
     def layer(self, name: str) -> Layer:
         """Return the first layer of that name.
 
         Raises:
-            KeyError: no layer has it.
+            KeyError: no layer has it; the nearest is named.
         """
         for layer in self.layers:
             if layer.name == name:
                 return layer
-        raise KeyError(f"no layer {name!r} in this network")
+        raise KeyError(f"no layer {name!r}; the nearest is {nearest(name, [x.name for x in self.layers])!r}")
 
     @property
     def macs(self) -> int:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import nnabla as nn
 
-from nnmpq.graph.network import Network
+from nnmpq.graph.network import Network, Site
 from nnmpq.graph.rewrite import copy_function, rewrite
 from nnmpq.graph.schemes import Quantized, Scheme
-from nnmpq.graph.trace import trace_with_variables
+from nnmpq.graph.trace import trace_graph
 
 if TYPE_CHECKING:
     from nnmpq.policy import Policy
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class QuantizedNetwork:
     """A rewritten graph, and what each site got.
 
@@ -92,15 +92,17 @@ class QuantizedNetwork:
         )
 
 
-def quantize(y: nn.Variable | Sequence[nn.Variable], scheme: Scheme) -> QuantizedNetwork:
+def quantize(y: nn.Variable | Sequence[nn.Variable], scheme: Scheme, *, fused: bool = True) -> QuantizedNetwork:
     """Insert quantizers into a float graph.
 
-    Built twice, for training and for evaluation, under the same parameter names, the two graphs share every parameter,
-    the quantizers' included. The float graph stays as it was.
+    Built twice, for training and for evaluation, under the same parameter names, the two graphs share every
+    parameter, the quantizers' included. The float graph stays as it was.
 
     Args:
         y: output of a float graph, or several; built here, by a user, or loaded with `NnpLoader`.
         scheme: decides which quantizer each site gets.
+        fused: False builds quantizers of standard functions, whatever the scheme says: slower, but nnabla can
+            save the graph.
 
     Returns:
         The quantized graph with its sites.
@@ -118,36 +120,41 @@ def quantize(y: nn.Variable | Sequence[nn.Variable], scheme: Scheme) -> Quantize
         4
     """
     roots = [y] if isinstance(y, nn.Variable) else list(y)
-    network, site_of, layer_of = trace_with_variables(roots)
-    scheme.check(network)
+    traced = trace_graph(roots)
+    scheme.check(traced.network)
+    if not fused:
+        scheme = attrs.evolve(scheme, fused=False)  # type: ignore[misc]
     done: dict[str, Quantized] = {}
 
-    def weight(site: Any, variable: nn.Variable) -> nn.Variable:
+    def weight(site: Site, variable: nn.Variable) -> nn.Variable:
+        # Layers that share a weight share its quantized form too.
         if site.name not in done:
             done[site.name] = scheme.weight(site, variable)
         return done[site.name].output
 
-    def activation(site: Any, variable: nn.Variable) -> nn.Variable:
-        done[site.name] = scheme.activation(site, variable)
+    def activation(variable: nn.Variable, quantizes: nn.Variable) -> nn.Variable:
+        site = traced.sites.get(variable)
+        if site is None or not scheme.covers(site):
+            return quantizes
+        done[site.name] = scheme.activation(site, quantizes)
         return done[site.name].output
 
     def replace(function: Any, inputs: Sequence[nn.Variable]) -> Sequence[nn.Variable] | None:
-        layer = layer_of.get(function)
+        layer = traced.layers.get(function)
         if layer is not None:
             inputs = list(inputs)
             for position, site in ((1, layer.weight), (2, layer.bias)):
                 if site is not None and scheme.covers(site):
                     inputs[position] = weight(site, inputs[position])
-        site = site_of.get(function.outputs[0])
-        if site is None or not scheme.covers(site):
+        quantized = [v for v in function.outputs if v in traced.sites and scheme.covers(traced.sites[v])]
+        if not quantized:
             return copy_function(function, inputs) if layer is not None else None
         if function.info.type_name == "ReLU":
             # An unsigned quantizer clips at zero by itself: it replaces the ReLU.
-            return [activation(site, inputs[0])]
-        made = copy_function(function, inputs)
-        return [activation(site, made[0]), *made[1:]]
+            return [activation(function.outputs[0], inputs[0])]
+        return [activation(v, made) for v, made in zip(function.outputs, copy_function(function, inputs))]
 
-    leaves = {v: activation(site, v) for v, site in site_of.items() if v.parent is None and scheme.covers(site)}
-    outputs, _ = rewrite(roots, replace, leaves)
-    sites = {site.name: done[site.name] for site in network.sites() if site.name in done}
-    return QuantizedNetwork(outputs[0], network, sites, tuple(outputs), tuple(roots))
+    leaves = {v: activation(v, v) for v in traced.sites if v.parent is None}
+    outputs, _ = rewrite(traced.outputs, replace, leaves)
+    sites = {site.name: done[site.name] for site in traced.network.sites() if site.name in done}
+    return QuantizedNetwork(outputs[0], traced.network, sites, tuple(outputs), tuple(roots))

@@ -3,293 +3,288 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import nnabla as nn
 
+from nnmpq.graph.functions import (
+    JOINS,
+    LAYER_KIND,
+    MONOTONE_SCALARS,
+    NEGATING_JOINS,
+    NONLINEARITIES,
+    POOLS,
+    UNSIGNED_NONLINEARITIES,
+    channel_axis,
+    functions_of,
+    moves,
+    multiplications,
+    parameter_names,
+)
 from nnmpq.graph.network import ACTIVATION, BIAS, WEIGHT, Layer, Network, Site
+from nnmpq.graph.rewrite import unfuse
 
-LAYER_KIND = {
-    "Convolution": "convolution",
-    "DepthwiseConvolution": "depthwise",
-    "Deconvolution": "deconvolution",
-    "DepthwiseDeconvolution": "deconvolution",
-    "Affine": "affine",
-}
-# The axis of the output channels in each layer type's weight.
-CHANNEL_AXIS = {
-    "Convolution": 0,
-    "DepthwiseConvolution": 0,
-    "Deconvolution": 1,
-    "DepthwiseDeconvolution": 0,
-    "Affine": 1,
-}
-RECTIFIERS = {"ReLU", "ReLU6"}
-UNSIGNED_NONLINEARITIES = {"Sigmoid", "HardSigmoid", "Softmax", "SoftPlus", "Abs"}
-NONLINEARITIES = UNSIGNED_NONLINEARITIES | {
-    "LeakyReLU",
-    "PReLU",
-    "ELU",
-    "SELU",
-    "CELU",
-    "GELU",
-    "Tanh",
-    "HardTanh",
-    "Swish",
-    "Mish",
-    "Sinc",
-    "Sign",
-}
-SUMS = {"Add2", "AddN", "Sub2", "Mul2"}
-POOLS = {"AveragePooling", "GlobalAveragePooling", "Mean", "SumPooling"}
-# Functions whose output holds only numbers of their inputs, so that the tensor stored before them serves.
-GRID_PRESERVING = {
-    "MaxPooling",
-    "Reshape",
-    "Transpose",
-    "Identity",
-    "Pad",
-    "Slice",
-    "Split",
-    "Flip",
-    "Dropout",
-    "Concatenate",
-    "Stack",
-    "Broadcast",
-    "Unpooling",
-    "Shift",
-    "DepthToSpace",
-    "SpaceToDepth",
-}
+__all__ = ["Traced", "functions_of", "trace", "trace_graph"]
+
+NO_LAYER = (-1, "")
 
 
-def functions_of(outputs: Sequence[nn.Variable]) -> list:
-    """Return the functions that compute the outputs, in execution order, each once."""
-    seen: set = set()
-    ordered: list = []
+@attrs.define
+class _Tensor:
+    """What is known of one variable.
 
-    def add(function: nn.function.Function) -> None:
-        if function not in seen:
-            seen.add(function)
-            ordered.append(function)
+    Args:
+        function: what computes it; None for an input or parameter.
+        name: name of the parameter that it is, or is computed from; empty for what depends on an input.
+        constant: whether it depends on no input.
+        signed: whether it can hold negative numbers.
+        stored: the variables whose numbers it holds, found upwards through functions that only move numbers.
+        layer: place and name of the layer upstream that runs last.
+    """
 
-    for output in outputs:
-        output.visit(add)
-    return ordered
-
-
-def parameter_names() -> dict:
-    """Return the names of the current scope's parameters by their data."""
-    return {v.data: name for name, v in nn.get_parameters(grad_only=False).items()}
+    function: Any
+    name: str
+    constant: bool
+    signed: bool
+    stored: tuple[nn.Variable, ...]
+    layer: tuple[int, str] = NO_LAYER
 
 
 @attrs.define
 class _Tracer:
-    """What is known of the tensors met so far; lives for one call of `trace`."""
+    """What is known of a graph; lives for one call of `trace`."""
 
-    names: dict
-    producer: dict = attrs.field(factory=dict)
-    nearest: dict = attrs.field(factory=dict)  # variable -> name of the layer upstream that ran last, and its order
-    sites: dict = attrs.field(factory=dict)  # variable -> activation site
-    order: dict = attrs.field(factory=dict)
-    taken: set = attrs.field(factory=set)
+    names: dict[Any, str]
+    tensors: dict[nn.Variable, _Tensor] = attrs.field(factory=dict)
+    readers: dict[nn.Variable, list[Any]] = attrs.field(factory=dict)
+    layers: dict[Any, Layer] = attrs.field(factory=dict)
+    weights: dict[str, Any] = attrs.field(factory=dict)  # name of a parameter -> its data
+    taken: dict[str, str] = attrs.field(factory=dict)  # name of a layer -> name of its weight
+    sites: dict[nn.Variable, Site] = attrs.field(factory=dict)
 
-    def parameter_name(self, variable: nn.Variable, fallback: str) -> str:
-        """The name of a leaf: its parameter's, else its own, else one made from the place in the graph."""
-        return self.names.get(variable.data) or variable.name or fallback
+    def leaf(self, variable: nn.Variable) -> _Tensor:
+        """Look at an input or parameter."""
+        name = self.names.get(variable.data, "")
+        return _Tensor(None, name, bool(name), True, (variable,))
 
-    def is_leaf(self, variable: nn.Variable) -> bool:
-        return variable not in self.producer
-
-    def stored(self, variable: nn.Variable) -> list:
-        """The tensors whose numbers this one holds, found through grid-preserving functions."""
-        function = self.producer.get(variable)
-        if function is None or variable in self.sites:
-            return [variable]
+    def visit(self, order: int, function: Any) -> None:
+        """Learn what there is to know of a function's outputs, and name it where it is a layer."""
         name = function.info.type_name
-        if name in GRID_PRESERVING:
-            return [v for source in function.inputs for v in self.stored(source)]
-        return [variable]
+        for variable in function.inputs:
+            self.readers.setdefault(variable, []).append(function)
+            if variable not in self.tensors:
+                self.tensors[variable] = self.leaf(variable)
+        inputs = [self.tensors[v] for v in function.inputs]
+        nearest = max((t.layer for t in inputs), default=NO_LAYER)
+        if name in LAYER_KIND and all(t.constant or t.function is None for t in inputs[1:]):
+            nearest = (order, self.add_layer(order, function).name)
+        constant = all(t.constant for t in inputs)
+        moved = moves(function)
+        for variable in function.outputs:
+            self.tensors[variable] = _Tensor(
+                function,
+                next((t.name for t in inputs if t.name), "") if constant else "",
+                constant,
+                self.result_signed(function, inputs),
+                tuple(v for t in inputs for v in t.stored) if moved else (variable,),
+                nearest,
+            )
 
-    def unique(self, name: str) -> str:
-        candidate, number = name, 1
-        while candidate in self.taken:
-            number += 1
-            candidate = f"{name}_{number}"
-        self.taken.add(candidate)
-        return candidate
-
-    def add_site(self, variable: nn.Variable, kind: str, signed: bool) -> None:
-        if variable in self.sites:
-            return
-        layer = self.nearest.get(variable, (-1, ""))[1]
-        name = self.unique(f"{layer}/{kind}" if layer else kind)
-        self.sites[variable] = Site(name, ACTIVATION, kind, variable.shape[1:], signed)
-
-    def classify(self, variable: nn.Variable, reader: str) -> None:
-        """Make the tensor a site of the kind that its producer says; `reader` is "layer", "sum" or "pool"."""
-        function = self.producer.get(variable)
-        if variable in self.sites:
-            return
-        if function is None:
-            if variable.data not in self.names and not _is_constant(variable):
-                self.add_site(variable, "input", True)
-            return
-        name = function.info.type_name
-        if name == "Constant":
-            return
-        if name in RECTIFIERS:
-            self.add_site(variable, "relu", False)
-        elif name in SUMS and not self.is_scaling(function):
-            self.add_site(variable, "sum", self.signed_result(function))
-        elif name in POOLS:
-            self.add_site(variable, "pool", self.signed_result(function))
-        elif name in NONLINEARITIES:
-            self.add_site(variable, "nonlinearity", name not in UNSIGNED_NONLINEARITIES)
-        else:
-            self.add_site(variable, "branch" if reader == "sum" else "linear", True)
-
-    def is_scaling(self, function: nn.function.Function) -> bool:
-        """Whether a sum or product has a parameter among its operands: a scale or shift, not a joining of branches."""
-        return any(self.is_leaf(v) and v.data in self.names for v in function.inputs)
-
-    def signed_result(self, function: nn.function.Function) -> bool:
-        """Whether a sum or pool can be negative: it is when one of its sources can."""
-        if function.info.type_name == "Sub2":
-            return True
-        return any(self.signed(v) for v in function.inputs)
-
-    def signed(self, variable: nn.Variable) -> bool:
-        sources = self.stored(variable)
-        for source in sources:
-            function = self.producer.get(source)
-            if source in self.sites:
-                if self.sites[source].signed:
-                    return True
-            elif function is None or function.info.type_name != "Constant":
-                name = function.info.type_name if function is not None else ""
-                if name in RECTIFIERS or name in UNSIGNED_NONLINEARITIES:
-                    continue
-                if name in POOLS or (name in SUMS and not self.is_scaling(function)):
-                    if self.signed_result(function):
-                        return True
-                    continue
-                return True
-        return False
-
-
-def _is_constant(variable: nn.Variable) -> bool:
-    return variable.parent is not None and variable.parent.info.type_name == "Constant"
-
-
-def _macs(kind: str, inputs: Sequence[nn.Variable], output: nn.Variable, base_axis: int) -> int:
-    """Multiplications and accumulations per image: every weight, once for each place it is used at."""
-    weight = inputs[1].shape
-    weights = 1
-    for length in weight:
-        weights *= length
-    if kind == "affine":
-        places = output.shape[1:base_axis]
-    elif kind == "deconvolution":
-        places = inputs[0].shape[base_axis + 1 :]
-    else:
-        places = output.shape[base_axis + 1 :]
-    for length in places:
-        weights *= length
-    return weights
-
-
-def trace_with_variables(
-    outputs: nn.Variable | Sequence[nn.Variable],
-) -> tuple[Network, dict[nn.Variable, Site], dict]:
-    """Trace a graph; also return the activation site of each variable, and the layer of each function."""
-    roots = [outputs] if isinstance(outputs, nn.Variable) else list(outputs)
-    functions = functions_of(roots)
-    tracer = _Tracer(parameter_names())
-    kinds: list[tuple] = []
-    for order, function in enumerate(functions):
-        name = function.info.type_name
-        for output in function.outputs:
-            tracer.producer[output] = function
-        upstream = max((tracer.nearest[v] for v in function.inputs if v in tracer.nearest), default=None)
-        kind = LAYER_KIND.get(name)
-        if kind is not None and all(tracer.is_leaf(v) for v in function.inputs[1:]):
-            weight = function.inputs[1]
-            weight_name = tracer.parameter_name(weight, f"{name.lower()}_{len(kinds) + 1}/W")
-            layer_name = weight_name.rsplit("/", 1)[0] if "/" in weight_name else weight_name
-            upstream = (order, layer_name)
-            kinds.append((function, kind, layer_name, weight_name))
-        if upstream is not None:
-            for output in function.outputs:
-                tracer.nearest[output] = upstream
-    layer_functions = {function for function, *_ in kinds}
-    for function in functions:
-        name = function.info.type_name
-        if function in layer_functions:
-            for variable in tracer.stored(function.inputs[0]):
-                tracer.classify(variable, "layer")
-        elif name in SUMS and not tracer.is_scaling(function):
-            for operand in function.inputs:
-                for variable in tracer.stored(operand):
-                    tracer.classify(variable, "sum")
-        elif name in POOLS:
-            for variable in tracer.stored(function.inputs[0]):
-                tracer.classify(variable, "pool")
-        elif name in RECTIFIERS:
-            tracer.classify(function.outputs[0], "relu")
-    return _assemble(tracer, functions, kinds, roots)
-
-
-def _assemble(tracer: _Tracer, functions: list, kinds: list, roots: list) -> tuple[Network, dict, dict]:
-    """Put layers and sites together, in execution order; what the network returns is no site."""
-    for root in roots:
-        tracer.sites.pop(root, None)
-    readers: dict = {variable: [] for variable in tracer.sites}
-    layers: list[Layer] = []
-    layer_of: dict = {}
-    for function, kind, layer_name, weight_name in kinds:
+    def add_layer(self, order: int, function: Any) -> Layer:
+        """Name a layer and its parameters; the activation that it reads is not known yet."""
+        kind = LAYER_KIND[function.info.type_name]
         weight = function.inputs[1]
-        axis = CHANNEL_AXIS[function.info.type_name]
-        weight_site = Site(weight_name, WEIGHT, kind, weight.shape, True, layer_name, axis)
+        weight_name = self.parameter_name(weight, f"{kind}_{len(self.layers) + 1}/W")
+        scope = weight_name.rsplit("/", 1)[0]
+        # Two weights in one scope are two layers: the second one goes by its weight's full name.
+        name = scope if self.taken.setdefault(scope, weight_name) == weight_name else weight_name
         bias_site = None
         if len(function.inputs) > 2:
             bias = function.inputs[2]
-            bias_name = tracer.parameter_name(bias, f"{layer_name}/b")
-            bias_site = Site(bias_name, BIAS, kind, bias.shape, True, layer_name, 0)
-        base_axis = function.info.args.get("base_axis", 1)
-        sources = [v for v in tracer.stored(function.inputs[0]) if v in tracer.sites]
-        for source in sources:
-            readers[source].append(layer_name)
-        layer = Layer(
-            layer_name,
+            bias_site = Site(self.parameter_name(bias, f"{name}/b"), BIAS, kind, bias.shape, True, name)
+        self.layers[function] = Layer(
+            name,
             kind,
-            weight_site,
+            Site(weight_name, WEIGHT, kind, weight.shape, True, name, channel_axis(function)),
             bias_site,
-            _macs(kind, function.inputs, function.outputs[0], base_axis),
-            tracer.sites[sources[0]].name if sources else None,
+            multiplications(function),
+            None,
             function.inputs[0].shape[1:],
             function.outputs[0].shape[1:],
         )
-        layers.append(layer)
-        layer_of[function] = layer
+        return self.layers[function]
+
+    def parameter_name(self, variable: nn.Variable, fallback: str) -> str:
+        """Name a parameter: as the scope does, else as a loaded file did, else by its place in the graph."""
+        name = self.tensors[variable].name or (variable.name if "/" in variable.name else fallback)
+        candidate, number = name, 1
+        while self.weights.setdefault(candidate, variable.data) != variable.data:
+            number += 1
+            candidate = f"{name}_{number}"
+        return candidate
+
+    def rectifies(self, function: Any) -> bool:
+        """Whether a function is a ReLU, or clips one: max(x, 0), min(relu(x), 6)."""
+        name = function.info.type_name
+        if name in ("ReLU", "ReLU6"):
+            return True
+        if name == "MaximumScalar":
+            return bool(function.info.args["val"] == 0)
+        return name == "MinimumScalar" and self.clips(function)
+
+    def clips(self, function: Any) -> bool:
+        source = self.tensors[function.inputs[0]].function
+        return function.info.args["val"] > 0 and source is not None and self.rectifies(source)
+
+    def joins(self, function: Any) -> bool:
+        """Whether a function joins branches; scaling or shifting by a parameter or constant does not."""
+        if function.info.type_name not in JOINS:
+            return False
+        shape = function.outputs[0].shape
+        # A leaf that is broadcast is a constant that the user did not register, such as the mean image.
+        branches = [
+            v
+            for v in function.inputs
+            if not self.tensors[v].constant and (self.tensors[v].function is not None or v.shape == shape)
+        ]
+        return len(branches) > 1
+
+    def result_signed(self, function: Any, inputs: Sequence[_Tensor]) -> bool:
+        """Whether a function's result can be negative."""
+        name, arguments = function.info.type_name, function.info.args
+        if self.rectifies(function) or name in UNSIGNED_NONLINEARITIES:
+            return False
+        if name == "MaximumScalar":
+            return arguments["val"] < 0 and any(t.signed for t in inputs)
+        if name == "Constant":
+            return bool(arguments["val"] < 0)
+        if name in MONOTONE_SCALARS:
+            return arguments["val"] < 0 or any(t.signed for t in inputs)
+        if moves(function) or name in POOLS or (name in JOINS and name not in NEGATING_JOINS):
+            return any(t.signed for t in inputs)
+        return True
+
+    def kind(self, tensor: _Tensor, joined: bool) -> str:
+        """The kind of a site, from what computes it and, for a layer's output, whether a sum reads it."""
+        if tensor.function is None:
+            return "input"
+        name = tensor.function.info.type_name
+        if self.rectifies(tensor.function):
+            return "relu"
+        if self.joins(tensor.function):
+            return "sum"
+        if name in POOLS:
+            return "pool"
+        if name in NONLINEARITIES:
+            return "nonlinearity"
+        if tensor.layer == NO_LAYER:
+            return "input"
+        return "branch" if joined else "linear"
+
+    def read(self, variable: nn.Variable, joined: bool = False) -> None:
+        """Make the tensors behind a variable sites."""
+        for stored in self.tensors[variable].stored:
+            tensor = self.tensors[stored]
+            if stored in self.sites or tensor.constant:
+                continue
+            kind = self.kind(tensor, joined)
+            _, layer = tensor.layer
+            self.sites[stored] = Site(
+                f"{layer}/{kind}" if layer else kind, ACTIVATION, kind, stored.shape[1:], tensor.signed
+            )
+
+    def find_sites(self, function: Any, roots: Sequence[nn.Variable]) -> None:
+        """Make sites of what a function stores or reads."""
+        if function in self.layers:
+            self.read(function.inputs[0])
+        elif self.joins(function):
+            for operand in function.inputs:
+                self.read(operand, joined=True)
+        elif function.info.type_name in POOLS and not moves(function):
+            self.read(function.inputs[0])
+        elif self.rectifies(function):
+            output = function.outputs[0]
+            readers = self.readers.get(output, [])
+            clipped = len(readers) == 1 and readers[0].info.type_name == "MinimumScalar" and self.clips(readers[0])
+            # The network's own output is a site only where something inside reads it too.
+            if not clipped and output not in roots:
+                self.read(output)
+
+
+def _named(sites: dict[nn.Variable, Site], place: dict[nn.Variable, int]) -> dict[nn.Variable, Site]:
+    """Put sites in execution order and make their names unique."""
+    taken: set[str] = set()
+    named = {}
+    for variable in sorted(sites, key=lambda v: place.get(v, -1)):
+        site, number = sites[variable], 1
+        name = site.name
+        while name in taken:
+            number += 1
+            name = f"{site.name}_{number}"
+        taken.add(name)
+        named[variable] = attrs.evolve(site, name=name)
+    return named
+
+
+@attrs.frozen
+class Traced:
+    """A network with the graph that it was found in.
+
+    Args:
+        network: its layers and sites.
+        outputs: outputs of the graph, with fused functions taken apart.
+        sites: the activation site of each variable that is one.
+        layers: the layer of each function that is one.
+    """
+
+    network: Network
+    outputs: tuple[nn.Variable, ...]
+    sites: dict[nn.Variable, Site]
+    layers: dict[Any, Layer]
+
+
+def trace_graph(outputs: nn.Variable | Sequence[nn.Variable]) -> Traced:
+    """Trace a graph as `trace` does, and keep which variable and function is which site and layer."""
+    roots = unfuse([outputs] if isinstance(outputs, nn.Variable) else list(outputs))
+    functions = functions_of(roots)
+    tracer = _Tracer(parameter_names())
+    for order, function in enumerate(functions):
+        tracer.visit(order, function)
+    for function in functions:
+        tracer.find_sites(function, roots)
     place = {output: order for order, function in enumerate(functions) for output in function.outputs}
-    ordered = sorted(tracer.sites, key=lambda variable: place.get(variable, -1))
-    by_variable = {v: attrs.evolve(tracer.sites[v], readers=tuple(dict.fromkeys(readers[v]))) for v in ordered}
-    return Network(tuple(layers), tuple(by_variable.values())), by_variable, layer_of
+    sites = _named(tracer.sites, place)
+    layers = {}
+    readers: dict[nn.Variable, list[str]] = {variable: [] for variable in sites}
+    for function, layer in tracer.layers.items():
+        read = [v for v in dict.fromkeys(tracer.tensors[function.inputs[0]].stored) if v in sites]
+        for variable in read:
+            if layer.name not in readers[variable]:
+                readers[variable].append(layer.name)
+        names = tuple(sites[v].name for v in read)
+        layers[function] = attrs.evolve(layer, input=names[0] if names else None, inputs=names)
+    sites = {v: attrs.evolve(site, readers=readers[v]) for v, site in sites.items()}
+    return Traced(Network(layers.values(), sites.values()), tuple(roots), sites, layers)
 
 
 def trace(outputs: nn.Variable | Sequence[nn.Variable]) -> Network:
     """Find the layers and activation sites of a graph.
 
-    A tensor that several functions read is one site. A site is what is stored: the tensor that a layer, a sum or an
-    average pooling reads, followed upwards through functions that only move or pick numbers (max pooling, reshape,
-    concatenation, padding), and the output of every ReLU. The network's own outputs are not sites.
+    A site is a tensor that is stored: what a layer, a sum or an average pooling reads, followed upwards
+    through functions that only move or pick numbers (max pooling, reshape, concatenation, padding with
+    zeros), and the output of every ReLU. A tensor that several functions read is one site. Arithmetic on the
+    network's input is preparation: the site "input" is what the first layer reads. The network's own output
+    is no site.
 
     Args:
         outputs: output of a graph, or several; built here, by a user, or loaded with `NnpLoader`.
 
     Returns:
         Layers and activation sites in execution order.
+
+    Raises:
+        RewriteError: the graph holds a fused function that cannot be taken apart.
 
     Example:
         >>> import nnabla.functions as F, nnabla.parametric_functions as PF
@@ -300,4 +295,4 @@ def trace(outputs: nn.Variable | Sequence[nn.Variable]) -> Network:
         >>> [layer.macs for layer in trace(y).layers]
         [5832, 432]
     """
-    return trace_with_variables(outputs)[0]
+    return trace_graph(outputs).network

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import nnabla as nn
 import nnabla.functions as F
 import numpy as np
@@ -58,9 +60,9 @@ def widest(bits: nn.Variable) -> nn.Variable:
     return F.max(bits) if bits.ndim else bits
 
 
-def like_tensor(v: nn.Variable, ndim: int, channel_axis: int | None) -> nn.Variable:
-    """Reshape a parameter of shape () or (C,) so that it broadcasts against a tensor."""
+def like_tensor(v: Any, ndim: int, channel_axis: int | None) -> Any:
+    """Reshape a parameter of shape () or (C,), a Variable or NdArray, so that it broadcasts against a tensor."""
     shape = [1] * ndim
-    if v.ndim and channel_axis is not None:
+    if v.shape and channel_axis is not None:
         shape[channel_axis] = v.shape[0]
     return F.reshape(v, tuple(shape), inplace=False)

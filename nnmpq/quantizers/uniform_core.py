@@ -92,7 +92,7 @@ class QuantizerCore(PythonFunction):
 
     def _parameter(self, v: nn.Variable, x: nn.Variable) -> Any:
         """A parameter's array, reshaped to broadcast against the tensor."""
-        return like_tensor(nn.Variable(v.shape).apply(data=v.data), x.ndim, self.channel_axis).data
+        return like_tensor(v.data, x.ndim, self.channel_axis)
 
     def _to_parameter(self, array: Any, v: nn.Variable) -> Any:
         """Sum a tensor's array down to a parameter's shape."""

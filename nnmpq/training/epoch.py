@@ -43,7 +43,7 @@ def run_epoch(graph: TrainingGraph, solvers: SolverGroups, batches: Batches, epo
         Means over all updates, in float64.
 
     Raises:
-        NonFiniteLoss: the loss is infinite or not a number; the parameters are those before that update.
+        NonFiniteLoss: the loss or a gradient is infinite or not a number; the parameters are those before that update.
     """
     sums, updates = np.zeros(3), 0
     for images, labels in batches:
@@ -52,10 +52,14 @@ def run_epoch(graph: TrainingGraph, solvers: SolverGroups, batches: Batches, epo
         graph.labels.d = labels
         nn.forward_all([graph.loss, graph.error], clear_no_need_grad=True)
         found = np.array([graph.loss.d, graph.cross_entropy.d, graph.error.d], np.float64)
-        if not np.isfinite(found[0]):
+        finite = bool(np.isfinite(found[0]))
+        if finite:
+            solvers.zero_grad()
+            graph.loss.backward(clear_buffer=True)
+            # A ReLU turns what is not a number into zero: the loss alone may look well while weights are lost.
+            finite = solvers.gradients_are_finite()
+        if not finite:
             raise NonFiniteLoss(f"epoch {epoch}, iteration {updates}: {_culprit(graph)}; lower the learning rate")
-        solvers.zero_grad()
-        graph.loss.backward(clear_buffer=True)
         solvers.update()
         sums += found
     if not updates:
@@ -64,14 +68,18 @@ def run_epoch(graph: TrainingGraph, solvers: SolverGroups, batches: Batches, epo
 
 
 def _culprit(graph: TrainingGraph) -> str:
-    """Say what is not finite: the parameters first, as they are the cause of all else."""
-    said = []
+    """Say what is not finite: parameters first, as they are the cause of all else, gradients last."""
     parameters = nn.get_parameters(grad_only=False)
-    broken = [name for name, variable in parameters.items() if not np.all(np.isfinite(variable.d))]
-    if broken:
-        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
-        said.append(f"parameter {broken[0]}{more}")
-    terms = {"cross entropy": graph.cross_entropy}
+    terms = {"cross entropy": graph.cross_entropy, "loss": graph.loss}
     terms.update({f"penalty of the {name}": term for name, term in graph.penalties.items()})
+    said = _first("parameter", [name for name, v in parameters.items() if not np.all(np.isfinite(v.d))])
     said += [f"{name} ({float(term.d)})" for name, term in terms.items() if not np.isfinite(term.d)]
-    return f"not finite: {', '.join(said) or 'the sum of the loss terms'}"
+    if not said:
+        trained = nn.get_parameters()
+        said = _first("gradient of", [name for name, v in trained.items() if not np.all(np.isfinite(v.g))])
+    return f"not finite: {', '.join(said)}"
+
+
+def _first(what: str, names: list[str]) -> list[str]:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return [f"{what} {names[0]}{more}"] if names else []

@@ -62,6 +62,10 @@ class SolverGroups:
         for group in self.groups.values():
             group.solver.zero_grad()
 
+    def gradients_are_finite(self) -> bool:
+        """Return whether no gradient is infinite or not a number."""
+        return not any(group.solver.check_inf_or_nan_grad() for group in self.groups.values())
+
     def update(self) -> None:
         """Update every group."""
         for group in self.groups.values():

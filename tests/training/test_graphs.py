@@ -60,8 +60,8 @@ def test_loss_is_cross_entropy_plus_penalties(kind):
     nn.forward_all([graph.loss, graph.error], clear_no_need_grad=True)
     weights, activations = kib_by_hand(graph)
     used = max(activations) if kind == "max" else sum(activations)
-    expected = {"weights": 0.1 * (weights - 16.0) ** 2, "activations": 2.0 * (used - 0.4) ** 2}
-    assert weights > 16 and used > 0.4, "both penalties must act, or nothing is tested"
+    expected = {"weights": 0.1 * (weights - 20.0) ** 2, "activations": 2.0 * (used - 0.4) ** 2}
+    assert weights > 20 and used > 0.4, "both penalties must act, or nothing is tested"
     assert {k: float(v.d) for k, v in graph.penalties.items()} == pytest.approx(expected, rel=1e-4)
     total = float(graph.cross_entropy.d) + sum(expected.values())
     assert float(graph.loss.d) == pytest.approx(total, rel=1e-4)
@@ -95,7 +95,7 @@ def test_penalty_reaches_the_quantizers_only_while_the_target_is_missed():
 
     # Within its target the penalty adds nothing: the same gradient as with a target yet farther away.
     assert step_gradients(500.0) == step_gradients(1000.0)
-    assert step_gradients(16.0) > step_gradients(500.0)
+    assert step_gradients(20.0) > step_gradients(500.0)
 
 
 def test_what_is_read_survives_the_backward_pass():

@@ -66,7 +66,7 @@ def test_quantizers_have_their_own_rate_and_no_decay():
 
 
 def test_the_clamp_is_on_only_with_a_target():
-    for target, expected in ((16.0, True), (-1.0, False)):
+    for target, expected in ((20.0, True), (-1.0, False)):
         nn.clear_parameters()
         chosen, graph = start(target_weight_kbytes=target, target_activation_kbytes=-1.0)
         assert build_groups(chosen, graph.quantized.sites, learn_bits=True).groups[QUANTIZERS].clamp == expected

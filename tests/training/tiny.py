@@ -10,7 +10,7 @@ from nnmpq.data import DataSet, load
 MIXED = {
     "w_quantize": "parametric_fp_d_xmax",
     "a_quantize": "parametric_fp_d_xmax_relu",
-    "target_weight_kbytes": 16.0,
+    "target_weight_kbytes": 20.0,
     "target_activation_kbytes": 0.4,
 }
 
