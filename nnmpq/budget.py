@@ -12,7 +12,9 @@ from nnmpq.graph.network import Network
 
 
 def _positive(instance: Any, attribute: Any, value: float | None) -> None:
-    if value is not None and not value > 0:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise ValueError(f"{attribute.name} = {value}: a limit is a number above 0")
 
 
@@ -45,7 +47,8 @@ class Budget:
     def excess(self, used: Cost) -> dict[str, float]:
         """Return by how much each limit is exceeded; only those that are."""
         over = {name: float(getattr(used, name)) - limit for name, limit in self.limits().items()}
-        return {name: value for name, value in over.items() if value > 0}
+        # A cost that is not a number meets nothing.
+        return {name: value for name, value in over.items() if not value <= 0}
 
     def met_by(self, used: Cost) -> bool:
         """Return whether a cost is within every limit."""
@@ -59,6 +62,13 @@ def least_reachable(network: Network, budget: Budget, narrowest: Mapping[str, in
         network: the network.
         budget: its limits.
         narrowest: fewest bits of each site.
+
+    Example:
+        >>> import nnabla as nn, nnabla.parametric_functions as PF
+        >>> from nnmpq.graph.trace import trace
+        >>> network = trace(PF.affine(nn.Variable((1, 64)), 64, with_bias=False, name="fc"))
+        >>> least_reachable(network, Budget(weights_kib=0.9), {"fc/affine/W": 2})
+        {'weights_kib': 1.0}
     """
     least = cost(network, narrowest)
     return {name: float(getattr(least, name)) for name in budget.excess(least) if name in TARGETS}

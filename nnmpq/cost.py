@@ -71,7 +71,9 @@ def _bitops(network: Network, bits: Bits, layers: Sequence[Any]) -> Any:
     terms: list[tuple[float, Any]] = []
     for layer in layers:
         weight = bits.get(layer.weight.name, FLOAT_BITS)
-        activation = bits.get(layer.input, FLOAT_BITS) if layer.input is not None else FLOAT_BITS
+        # A layer that reads a concatenation works at the width of its widest part.
+        read = [bits.get(name, FLOAT_BITS) for name in layer.inputs] or [FLOAT_BITS]
+        activation = read[0] if len(read) == 1 else _largest([(1.0, b) for b in read])
         if isinstance(activation, nn.Variable) and isinstance(weight, nn.Variable):
             product: Any = F.mul2(weight, activation)
         elif isinstance(activation, nn.Variable):

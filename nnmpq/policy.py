@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,28 @@ import attrs
 import yaml
 
 from nnmpq.files import atomic_write, nearest
-from nnmpq.graph.network import Network
+from nnmpq.graph.network import ACTIVATION, Network
 from nnmpq.quantizers import QUANTIZERS
 
 FORMAT = 1
 HEADER = ("format", "network", "method", "seed", "budget", "cost", "sites")
 ROLES = ("weight", "bias", "activation")
 SITE_KEYS = ("role", "bits", "quantizer", "signed")
+# A policy takes about 100 bytes a site.
+LARGEST_FILE = 2**24
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 
 
 class PolicyError(ValueError):
     """A policy file that is not one, or that is another network's."""
+
+
+def _whole_bits(instance: Any, attribute: Any, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 32:
+        raise ValueError(f"bits = {_shown(value)}: a whole number from 1 to 32 is needed")
 
 
 @attrs.frozen
@@ -35,7 +48,7 @@ class SitePolicy:
     """
 
     role: str = attrs.field(validator=attrs.validators.in_(ROLES))
-    bits: int = attrs.field(validator=[attrs.validators.instance_of(int), attrs.validators.in_(range(1, 33))])
+    bits: int = attrs.field(validator=_whole_bits)
     quantizer: str = attrs.field(validator=attrs.validators.in_((*QUANTIZERS, "float")))
     signed: bool = attrs.field(validator=attrs.validators.instance_of(bool))
 
@@ -76,19 +89,12 @@ class Policy:
 
     def to_yaml(self) -> str:
         """Return the policy as YAML, one site a line."""
-        head = {
-            "format": FORMAT,
-            "network": self.network,
-            "method": self.method,
-            "seed": self.seed,
-            "budget": dict(self.budget),
-            "cost": dict(self.cost),
-        }
-        lines = [yaml.safe_dump(head, sort_keys=False, allow_unicode=True), "sites:"]
+        limits = {"seed": self.seed, "budget": dict(self.budget), "cost": dict(self.cost)}
+        lines = [f"format: {FORMAT}\nnetwork: {_text(self.network)}\nmethod: {_text(self.method)}\n"]
+        lines += [yaml.safe_dump(limits, sort_keys=False, allow_unicode=True), "sites:"]
         for name, site in self.sites.items():
-            key = yaml.safe_dump(name, default_flow_style=True, width=10**6, allow_unicode=True)
             entry = yaml.safe_dump(attrs.asdict(site), default_flow_style=True, sort_keys=False, width=10**6)
-            lines.append(f"\n  {key.split(chr(10))[0]}: {entry.strip()}")
+            lines.append(f"\n  {_text(name)}: {entry.strip()}")
         if not self.sites:
             lines[-1] = "sites: {}"
         return "".join(lines) + "\n"
@@ -105,7 +111,9 @@ class Policy:
             PolicyError: it cannot be read, or is not a policy; it is refused whole.
         """
         try:
-            text = Path(path).read_text()
+            if Path(path).stat().st_size > LARGEST_FILE:
+                raise PolicyError(f"{path}: larger than {LARGEST_FILE} bytes: this is no policy")
+            text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise PolicyError(f"{path}: cannot be read as a policy: {error}") from error
         return cls.from_yaml(text, str(path))
@@ -123,16 +131,16 @@ class Policy:
         """
         try:
             document = yaml.load(text, _UniqueKeys)  # noqa: S506 (a safe loader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise PolicyError(f"{source}: not YAML: {error}") from error
         _keys(document, HEADER, source, "the file")
-        if document["format"] != FORMAT:
-            raise PolicyError(f"{source}: format = {document['format']}: this version reads format {FORMAT}")
+        if document["format"] != FORMAT or isinstance(document["format"], bool):
+            raise PolicyError(f"{source}: format = {_shown(document['format'])}: this version reads format {FORMAT}")
         for key, kind in (("network", str), ("method", str), ("seed", (int, type(None)))):
             if not isinstance(document[key], kind) or isinstance(document[key], bool):
-                raise PolicyError(f"{source}: {key} = {document[key]!r}: wrong type")
+                raise PolicyError(f"{source}: {key} = {_shown(document[key])}: wrong type")
         for key in ("budget", "cost"):
-            _numbers(document[key], f"{source}: {key}")
+            _numbers(document[key], source, key)
         if not isinstance(document["sites"], dict):
             raise PolicyError(f"{source}: sites: a mapping of site names is needed")
         sites = {name: _site(name, entry, source) for name, entry in document["sites"].items()}
@@ -148,8 +156,12 @@ class Policy:
         known = set(names)
         missing = [s.name for s in network.sites() if s.role != "activation" and s.name not in self.sites]
         surplus = [name for name in self.sites if name not in known]
-        problems = [f"it has no bits for {name}" for name in missing]
+        problems = [f"it has no bits for {name}{_near(name, surplus)}" for name in missing]
         problems += [f"it names {name}, the network's nearest is {nearest(name, names)}" for name in surplus]
+        for site in network.sites():
+            role = self.sites[site.name].role if site.name in self.sites else site.role
+            if (role == ACTIVATION) != (site.role == ACTIVATION):
+                problems.append(f"{site.name} is of the role {role} there, of the role {site.role} in the network")
         if problems:
             shown = "; ".join(problems[:8]) + ("" if len(problems) <= 8 else f"; and {len(problems) - 8} more")
             raise PolicyError(f"this policy ({self.network or 'of no name'}) is another network's: {shown}")
@@ -174,38 +186,54 @@ def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, An
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 
+def _shown(value: Any) -> str:
+    """A value for a message: short, whatever a file holds."""
+    return _SHORT.repr(value)
+
+
+def _near(name: str, choices: list[str]) -> str:
+    return f" (its nearest is {nearest(name, choices)})" if choices else ""
+
+
+def _text(word: str) -> str:
+    """A word on one line of YAML, in quotes only where it needs them, so that the file reads well."""
+    bare = yaml.safe_dump(word, width=10**6, allow_unicode=True).split("\n")[0]
+    # Only this style keeps every line break and control character.
+    return word if bare == word else yaml.safe_dump(word, default_style='"', width=10**6).strip()
+
+
 def _keys(found: Any, wanted: tuple[str, ...], source: str, where: str) -> None:
     if not isinstance(found, dict):
         raise PolicyError(f"{source}: {where}: a mapping is needed")
     for key in found:
         if key not in wanted:
-            raise PolicyError(f"{source}: {where}: unknown key {key!r}; the nearest is {nearest(key, wanted)!r}")
+            raise PolicyError(f"{source}: {where}: unknown key {_shown(key)}; the nearest is {nearest(key, wanted)!r}")
     for key in wanted:
         if key not in found:
             raise PolicyError(f"{source}: {where}: key {key!r} is missing")
 
 
-def _numbers(found: Any, where: str) -> None:
+def _numbers(found: Any, source: str, where: str) -> None:
     if not isinstance(found, dict):
-        raise PolicyError(f"{where}: a mapping of numbers is needed")
+        raise PolicyError(f"{source}: {where}: a mapping of numbers is needed")
     for key, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise PolicyError(f"{where}: {key} = {value!r}: a number is needed")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise PolicyError(f"{source}: {where}: {key} = {_shown(value)}: a number is needed")
 
 
 def _site(name: str, entry: Any, source: str) -> SitePolicy:
     where = f"sites: {name}"
     _keys(entry, SITE_KEYS, source, where)
-    if entry["role"] not in ROLES:
+    if not isinstance(entry["role"], str) or entry["role"] not in ROLES:
         near = nearest(str(entry["role"]), ROLES)
-        raise PolicyError(f"{source}: {where}: role = {entry['role']!r}: the nearest is {near!r}")
+        raise PolicyError(f"{source}: {where}: role = {_shown(entry['role'])}: the nearest is {near!r}")
     bits = entry["bits"]
     if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 32:
-        raise PolicyError(f"{source}: {where}: bits = {bits!r}: a whole number from 1 to 32 is needed")
+        raise PolicyError(f"{source}: {where}: bits = {_shown(bits)}: a whole number from 1 to 32 is needed")
     names = (*QUANTIZERS, "float")
-    if entry["quantizer"] not in names:
+    if not isinstance(entry["quantizer"], str) or entry["quantizer"] not in names:
         near = nearest(str(entry["quantizer"]), names)
-        raise PolicyError(f"{source}: {where}: quantizer = {entry['quantizer']!r}: the nearest is {near!r}")
+        raise PolicyError(f"{source}: {where}: quantizer = {_shown(entry['quantizer'])}: the nearest is {near!r}")
     if not isinstance(entry["signed"], bool):
-        raise PolicyError(f"{source}: {where}: signed = {entry['signed']!r}: true or false is needed")
+        raise PolicyError(f"{source}: {where}: signed = {_shown(entry['signed'])}: true or false is needed")
     return SitePolicy(**entry)

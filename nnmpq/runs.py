@@ -19,14 +19,16 @@ from nnmpq.config.scheme import budget_of
 from nnmpq.data import DataError, load
 from nnmpq.export.nnp import save_nnp
 from nnmpq.files import atomic_write
+from nnmpq.graph.rewrite import RewriteError
+from nnmpq.policy import PolicyError
 from nnmpq.report import bits_plot, bits_table
 from nnmpq.training import Result, TrainingError, train
 
 logger = logging.getLogger("nnmpq")
 
 
-def set_context(name: str, device_id: str, type_config: str) -> None:
-    """Make nnabla run on the named device.
+def context_of(name: str, device_id: str, type_config: str) -> nn.Context:
+    """Return the nnabla context of a device.
 
     Args:
         name: "cpu" or "cudnn".
@@ -39,12 +41,11 @@ def set_context(name: str, device_id: str, type_config: str) -> None:
     from nnabla.ext_utils import get_extension_context
 
     try:
-        context = get_extension_context(name, device_id=device_id, type_config=type_config)
+        return get_extension_context(name, device_id=device_id, type_config=type_config)
     except ImportError as error:
         raise ConfigError(
             f"--context {name}: {error}; install the extra with: pip install 'nnmpq[cuda]', or run with --context cpu"
         ) from error
-    nn.set_default_context(context)
 
 
 def write_outputs(folder: Path, experiment: Experiment, result: Result) -> str:
@@ -79,7 +80,14 @@ def write_outputs(folder: Path, experiment: Experiment, result: Result) -> str:
     return table
 
 
-def run(experiment: Experiment, runs_dir: Path, *, resume: bool = False, quiet: bool = False) -> Result:
+def run(
+    experiment: Experiment,
+    runs_dir: Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    monitor_path: str | None = None,
+) -> Result:
     """Train one experiment and fill its run folder.
 
     Args:
@@ -87,6 +95,7 @@ def run(experiment: Experiment, runs_dir: Path, *, resume: bool = False, quiet: 
         runs_dir: folder of all runs; this one writes into ``runs_dir/<name>``.
         resume: continue from the last checkpoint of that folder.
         quiet: no progress bar.
+        monitor_path: folder for nnabla's Monitor series, default ``monitor`` in the run's.
 
     Returns:
         The result with the best parameters in place.
@@ -101,8 +110,10 @@ def run(experiment: Experiment, runs_dir: Path, *, resume: bool = False, quiet: 
         test_images=experiment.test_images,
         seed=experiment.seed,
     )
-    atomic_write(folder / "config.cfg", to_cfg(experiment))
-    result = train(experiment, data, folder, resume=resume, quiet=quiet)
+    # A resumed run keeps the file of the run that it goes on with; a changed experiment is refused by the checkpoint.
+    if not (resume and (folder / "config.cfg").exists()):
+        atomic_write(folder / "config.cfg", to_cfg(experiment))
+    result = train(experiment, data, folder, resume=resume, quiet=quiet, monitor_folder=monitor_path)
     table = write_outputs(folder, experiment, result)
     print(table)
     print(
@@ -126,19 +137,25 @@ def main(program: str, architectures: Sequence[str], argv: Sequence[str] | None 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     arguments = parse_arguments(program, argv)
     try:
-        set_context(arguments.context, arguments.device_id, arguments.type_config)
-        experiment = read_experiment(arguments.cfg, arguments.experiment, arguments.overrides)
-        if experiment.arch not in architectures:
-            raise ConfigError(
-                f"{arguments.cfg}: [{experiment.name}] arch = {experiment.arch}: "
-                f"{program} trains {', '.join(architectures)}"
+        with nn.context_scope(context_of(arguments.context, arguments.device_id, arguments.type_config)):
+            experiment = read_experiment(arguments.cfg, arguments.experiment, arguments.overrides)
+            if experiment.arch not in architectures:
+                raise ConfigError(
+                    f"{arguments.cfg}: [{experiment.name}] arch = {experiment.arch}: "
+                    f"{program} trains {', '.join(architectures)}"
+                )
+            runs_dir = Path(arguments.model_save_path)
+            if experiment.weightfile is not None:
+                found = resolve_weightfile(experiment.weightfile, runs_dir, cfg=arguments.cfg, name=experiment.name)
+                experiment = attrs.evolve(experiment, weightfile=str(found))
+            run(
+                experiment,
+                runs_dir,
+                resume=arguments.resume,
+                quiet=arguments.quiet,
+                monitor_path=arguments.monitor_path,
             )
-        runs_dir = Path(arguments.model_save_path)
-        if experiment.weightfile is not None:
-            found = resolve_weightfile(experiment.weightfile, runs_dir, cfg=arguments.cfg, name=experiment.name)
-            experiment = attrs.evolve(experiment, weightfile=str(found))
-        run(experiment, runs_dir, resume=arguments.resume, quiet=arguments.quiet)
-    except (ConfigError, DataError, TrainingError) as error:
+    except (ConfigError, DataError, TrainingError, PolicyError, RewriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

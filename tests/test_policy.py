@@ -2,17 +2,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nnmpq.cost import TARGETS
 from nnmpq.graph.trace import trace
 from nnmpq.policy import Policy, PolicyError, SitePolicy
 from nnmpq.quantizers import QUANTIZERS
 from tests.networks import foreign, images, residual
 
 names = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=20)
-numbers = st.dictionaries(names, st.floats(allow_nan=False, allow_infinity=False), max_size=3)
+targets = st.sampled_from([name for name in TARGETS if name != "bitops_inner"])
+numbers = st.dictionaries(targets, st.floats(0.001, 1e12), max_size=3)
 sites = st.builds(
     SitePolicy,
     role=st.sampled_from(["weight", "bias", "activation"]),
@@ -95,7 +98,7 @@ def test_one_site_is_one_line() -> None:
 def test_another_networks_policy_names_what_differs(tmp_path: Path) -> None:
     network = trace(residual(images()))
     entry = SitePolicy("weight", 4, "uniform_b_xmax", True)
-    complete = {s.name: entry for s in network.sites() if s.role != "activation"}
+    complete = {s.name: attrs.evolve(entry, role=s.role) for s in network.sites() if s.role != "activation"}
     Policy(sites=complete).check(network)
     with pytest.raises(PolicyError, match="has no bits for second/conv/W"):
         Policy(sites={k: v for k, v in complete.items() if k != "second/conv/W"}).check(network)

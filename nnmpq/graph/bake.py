@@ -18,6 +18,10 @@ from nnmpq.quantizers.grid import UNIFORM, Grid
 from nnmpq.quantizers.pow2_core import LOWER_RATIO, UPPER_RATIO
 from nnmpq.quantizers.scalars import LN2
 
+# The cores round on the bits of a number: below the normal numbers, this one and larger ones go up to 2^-126.
+LEAST_ROUNDED_UP = float(np.int32(0x3504F4).view(np.float32))
+SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+
 
 @attrs.frozen(eq=False)
 class Baked:
@@ -64,7 +68,8 @@ def on_grid(x: nn.Variable, grid: Grid) -> nn.Variable:
     correction = F.sub2(F.greater_equal_scalar(ratio, UPPER_RATIO), F.less_scalar(ratio, LOWER_RATIO))
     y = F.mul2(guess, F.r_pow_scalar(correction, 2.0))
     if grid.with_zero:
-        y = F.mul2(y, F.greater_equal_scalar(a, xmin * LOWER_RATIO))
+        threshold = xmin * LOWER_RATIO
+        y = F.mul2(y, F.greater_equal_scalar(a, threshold if threshold >= SMALLEST_NORMAL else LEAST_ROUNDED_UP))
     return F.mul2(F.sign(x, 1.0), y) if grid.signed else y
 
 
@@ -90,6 +95,10 @@ class _Frozen:
         values = np.array(quantized.output.d, np.float32)
         grid = quantized.grid()
         codes = grid.encode(values)
+        if not np.array_equal(grid.decode(codes), values):
+            raise ValueError(
+                f"{site.name}: its weights are not on the grid of its quantizer {quantized.quantizer_name}"
+            )
         self.grids[site.name] = grid
         self.codes[site.name] = codes.astype(np.int8) if np.max(np.abs(codes)) < 128 else codes
         constant = nn.Variable.from_numpy_array(values)

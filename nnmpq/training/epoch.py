@@ -9,6 +9,7 @@ import nnabla as nn
 import numpy as np
 
 from nnmpq.training.errors import NonFiniteLoss
+from nnmpq.training.evaluate import wrong_answers
 from nnmpq.training.graphs import TrainingGraph
 from nnmpq.training.solvers import SolverGroups
 
@@ -50,8 +51,9 @@ def run_epoch(graph: TrainingGraph, solvers: SolverGroups, batches: Batches, epo
         updates += 1
         graph.images.d = images
         graph.labels.d = labels
-        nn.forward_all([graph.loss, graph.error], clear_no_need_grad=True)
-        found = np.array([graph.loss.d, graph.cross_entropy.d, graph.error.d], np.float64)
+        graph.loss.forward(clear_no_need_grad=True)
+        error = wrong_answers(graph.quantized.output.d, labels) / len(labels)
+        found = np.array([graph.loss.d, graph.cross_entropy.d, error], np.float64)
         finite = bool(np.isfinite(found[0]))
         if finite:
             solvers.zero_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import attrs
-import nnabla as nn
 import numpy as np
 
 from nnmpq.data import DataSet, Split, evaluation_batches
@@ -42,10 +41,25 @@ def evaluate(graph: EvaluationGraph, data: DataSet, split: Split) -> Evaluation:
     for images, labels, count in evaluation_batches(data, split, graph.images.shape[0]):
         graph.images.d = images
         graph.labels.d = labels
-        nn.forward_all([graph.cross_entropies, graph.errors], clear_buffer=True)
-        wrong += int(np.sum(graph.errors.d[:count]))
+        graph.cross_entropies.forward(clear_buffer=True)
+        wrong += wrong_answers(graph.quantized.output.d[:count], labels[:count])
         entropy += float(np.sum(graph.cross_entropies.d[:count], dtype=np.float64))
     return Evaluation(wrong / len(split), entropy / len(split))
+
+
+def wrong_answers(logits: np.ndarray, labels: np.ndarray) -> int:
+    """Count the images whose largest logit is not their class's; the first of equal ones is the answer.
+
+    Args:
+        logits: shape (B, classes); what is not a number is no answer.
+        labels: shape (B, 1).
+
+    Example:
+        >>> wrong_answers(np.array([[1.0, 2.0], [3.0, 3.0], [np.nan, 0.0]]), np.array([[1], [0], [0]]))
+        1
+    """
+    right = (np.argmax(logits, axis=1) == labels[:, 0]) & ~np.isnan(logits).any(axis=1)
+    return int(np.sum(~right))
 
 
 def quantizer_inputs(graph: EvaluationGraph, data: DataSet, count: int) -> dict[str, np.ndarray]:

@@ -29,7 +29,6 @@ class TrainingGraph:
         cross_entropy: mean over the batch, shape ().
         penalties: by name, what the loss adds for what exceeds a target, shape ().
         loss: cross entropy plus penalties, shape ().
-        error: share of the batch that is classified wrong, shape ().
     """
 
     images: nn.Variable
@@ -38,7 +37,6 @@ class TrainingGraph:
     cross_entropy: nn.Variable
     penalties: dict[str, nn.Variable]
     loss: nn.Variable
-    error: nn.Variable
 
 
 @attrs.frozen
@@ -50,14 +48,12 @@ class EvaluationGraph:
         labels: int32, shape (B, 1).
         quantized: the network in evaluation mode.
         cross_entropies: shape (B, 1).
-        errors: 1 for an image that is classified wrong, shape (B, 1).
     """
 
     images: nn.Variable
     labels: nn.Variable
     quantized: QuantizedNetwork
     cross_entropies: nn.Variable
-    errors: nn.Variable
 
 
 def penalty(kib: Any, target: float, weight: float) -> nn.Variable:
@@ -128,17 +124,15 @@ def build_training(experiment: Experiment, data: DataSet, scheme: Scheme) -> Tra
     loss = cross_entropy
     for term in added.values():
         loss = F.add2(loss, term)
-    error = F.mean(F.top_n_error(logits, labels))
-    for read_later in (cross_entropy, loss, error, *added.values()):
+    for read_later in (logits, cross_entropy, loss, *added.values()):
         read_later.persistent = True
-    return TrainingGraph(images, labels, quantized, cross_entropy, added, loss, error)
+    return TrainingGraph(images, labels, quantized, cross_entropy, added, loss)
 
 
 def build_evaluation(experiment: Experiment, data: DataSet, scheme: Scheme) -> EvaluationGraph:
     """Build the evaluation graph in the current parameter scope; arguments as of `build_training`."""
     images, labels, quantized = _network(experiment, data, scheme, test=True)
     cross_entropies = F.softmax_cross_entropy(quantized.output, labels)
-    errors = F.top_n_error(quantized.output, labels)
-    for read_later in (cross_entropies, errors):
+    for read_later in (quantized.output, cross_entropies):
         read_later.persistent = True
-    return EvaluationGraph(images, labels, quantized, cross_entropies, errors)
+    return EvaluationGraph(images, labels, quantized, cross_entropies)

@@ -13,10 +13,8 @@ import nnabla as nn
 from nnmpq.budget import Budget
 from nnmpq.config.experiment import Experiment
 from nnmpq.config.scheme import budget_of, build_scheme
-from nnmpq.cost import Cost, cost
+from nnmpq.cost import cost
 from nnmpq.data import DataSet, training_batches
-from nnmpq.graph.quantize import QuantizedNetwork
-from nnmpq.policy import Policy
 from nnmpq.training import checkpoint as checkpoints
 from nnmpq.training import parameters
 from nnmpq.training.epoch import Means, run_epoch
@@ -27,6 +25,7 @@ from nnmpq.training.identity import check_same, identity
 from nnmpq.training.monitor import METRICS, Series, progress_bar, write_metrics
 from nnmpq.training.progress import DONE, FINETUNE, LEARN, PROJECT, Best, Progress, Row
 from nnmpq.training.project import check_reachable, project
+from nnmpq.training.result import Result
 from nnmpq.training.schedule import learning_rate
 from nnmpq.training.solvers import QUANTIZERS, WEIGHTS, SolverGroups, build_groups
 
@@ -34,29 +33,6 @@ logger = logging.getLogger("nnmpq")
 
 BEST = "best.h5"
 CALIBRATION_IMAGES = 512
-
-
-@attrs.frozen
-class Result:
-    """What a finished run hands over; the current parameter scope holds its best parameters.
-
-    Args:
-        test_accuracy: share of the test images that the best model classifies right, read once.
-        validation_accuracy: the same of the validation images, which picked it.
-        best_epoch: number of epochs after which it stood.
-        cost: what it costs.
-        policy: its bits.
-        quantized: the evaluation network.
-        history: a row an epoch.
-    """
-
-    test_accuracy: float
-    validation_accuracy: float
-    best_epoch: int
-    cost: Cost
-    policy: Policy
-    quantized: QuantizedNetwork
-    history: tuple[Row, ...]
 
 
 @attrs.frozen(eq=False)
@@ -154,7 +130,7 @@ def _build(experiment: Experiment, data: DataSet) -> tuple[TrainingGraph, Evalua
         source = "" if experiment.weightfile is None else f" (weightfile = {experiment.weightfile})"
         raise TrainingError(f"{experiment.name}{source}: {error}") from error
     if experiment.weightfile is not None:
-        outputs = (training.loss, evaluation.errors)
+        outputs = (training.loss, evaluation.cross_entropies)
         unused = parameters.drop_unused(loaded, outputs, experiment.weightfile)
         logger.info("%s: %d parameters used, %d not", experiment.weightfile, len(loaded) - len(unused), len(unused))
     return training, evaluation

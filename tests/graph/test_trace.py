@@ -79,7 +79,7 @@ def test_names_do_not_depend_on_the_graph() -> None:
 
 def test_a_loaded_nnp_has_the_same_sites(tmp_path: object) -> None:
     path = f"{tmp_path}/net.nnp"
-    save_foreign(path, 5)  # type: ignore[arg-type]
+    save_foreign(path, 5)
     wanted = trace(foreign(nn.Variable((4, *SHAPE))))
     nn.clear_parameters()
     loaded = NnpLoader(path).get_network("net", batch_size=4)

@@ -16,8 +16,8 @@ def cases() -> list[tuple[str, dict[str, Any]]]:
     """Name and options of each case; a new quantizer is in here by being registered."""
     found = []
     for name, chosen in QUANTIZERS.items():
-        fields = {field.name for field in chosen.__attrs_attrs__}  # type: ignore[attr-defined]
-        learned = chosen.at_fixed_bits != name or name.endswith("_b_xmax")  # type: ignore[attr-defined]
+        fields = {field.name for field in chosen.__attrs_attrs__}
+        learned = chosen.at_fixed_bits != name or name.endswith("_b_xmax")
         signs = (
             [True] if name in WEIGHTS_ALONE else [False] if name in ("half_wave_gaussian", "pact") else [True, False]
         )

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +15,22 @@ from nnmpq.training.errors import CheckpointError
 FILES = ("parameters.npz", "solvers.npz", "state.json", "manifest.json")
 
 
+def last(run_folder):
+    path = checkpoint.latest(run_folder)
+    assert path is not None
+    return path
+
+
 def example(epoch=1):
     rng = np.random.default_rng(epoch)
-    parameters = {"conv/W": rng.normal(size=(3, 2)).astype(np.float32), "file": np.float32(np.nextafter(1, 2))}
-    solvers = {"weights|conv/W|t": np.array(7, np.int64), "weights|conv/W|m": np.float32([np.inf, 1e-45])}
+    parameters = {
+        "conv/W": rng.normal(size=(3, 2)).astype(np.float32),
+        "file": np.array(np.nextafter(np.float32(1), np.float32(2))),
+    }
+    solvers: dict[str, Any] = {
+        "weights|conv/W|t": np.array(7, np.int64),
+        "weights|conv/W|m": np.array([np.inf, 1e-45], np.float32),
+    }
     return Checkpoint(parameters, solvers, {"epoch": epoch, "loss": 0.1 + 0.2, "best": None})
 
 
@@ -37,13 +51,13 @@ def test_round_trip_is_exact(tmp_path):
 
 def test_the_one_before_is_removed_only_after_the_new_is_in_place(tmp_path, monkeypatch):
     first = checkpoint.save(tmp_path, 1, example(1))
-    seen, rename = [], checkpoint.os.rename
+    seen, rename = [], os.rename
 
     def watched(source, target):
         seen.append(sorted(path.name for path in first.iterdir()))
         rename(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "rename", watched)
+    monkeypatch.setattr(os, "rename", watched)
     second = checkpoint.save(tmp_path, 2, example(2))
     assert seen == [sorted(FILES)]
     assert [p.name for p in (tmp_path / "checkpoint").iterdir()] == [second.name]
@@ -54,7 +68,7 @@ def test_numbers_are_compared_as_numbers(tmp_path):
         checkpoint.save(tmp_path, number, example(number))
     folder = tmp_path / "checkpoint"
     shutil.copytree(folder / "epoch-10000", folder / "epoch-0002")
-    assert checkpoint.latest(tmp_path).name == "epoch-10000"
+    assert last(tmp_path).name == "epoch-10000"
 
 
 class Killed(BaseException):
@@ -79,7 +93,7 @@ def killed_saves(tmp_path, monkeypatch):
             return call
 
         with monkeypatch.context() as patch:
-            for module, names in ((checkpoint.os, ("fsync", "rename", "open")), (checkpoint.shutil, ("rmtree",))):
+            for module, names in ((os, ("fsync", "rename", "open")), (shutil, ("rmtree",))):
                 for name in names:
                     patch.setattr(module, name, counted(getattr(module, name)))
             try:
@@ -99,7 +113,7 @@ def test_killed_at_any_moment_there_is_always_a_whole_checkpoint(tmp_path, monke
         found.append(state["epoch"])
         assert not list((folder / "checkpoint").glob("*.partial"))
         checkpoint.save(folder, 3, example(3))
-        assert checkpoint.read(checkpoint.latest(folder)).state["epoch"] == 3
+        assert checkpoint.read(last(folder)).state["epoch"] == 3
     assert set(found) == {1, 2} and found == sorted(found) and len(found) > 6
 
 

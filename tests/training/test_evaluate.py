@@ -31,6 +31,20 @@ def test_an_evaluation_is_the_mean_over_all_images_whatever_the_batch_size():
         assert found.cross_entropy == pytest.approx(-likelihood.mean(), rel=1e-5)
 
 
+def test_equal_logits_answer_with_the_first_class():
+    """nnabla's own top-n error counts every tie as wrong; a device that runs the network takes one of them."""
+    graph = graph_of(40)
+    for name in ("fc/affine/W", "fc/affine/b"):
+        nn.get_parameters()[name].d = 0
+    assert evaluate(graph, data(), data().validation).error == np.mean(data().validation.labels != 0)
+
+
+def test_what_is_not_a_number_is_no_right_answer():
+    graph = graph_of(40)
+    nn.get_parameters()["fc/affine/b"].d = np.nan
+    assert evaluate(graph, data(), data().validation).error == 1.0
+
+
 def test_filler_is_left_out():
     # Seven images in batches of four: were the filler counted, eight answers would be averaged.
     full = data().validation
@@ -81,5 +95,6 @@ def test_large_inputs_are_sampled():
 
 def test_calibration_takes_training_images_alone():
     full = data()
-    poisoned = attrs.evolve(full, validation=None, test=None)
+    empty = Split(full.test.images[:0], full.test.labels[:0])
+    poisoned = attrs.evolve(full, validation=empty, test=empty)
     assert quantizer_inputs(graph_of(8, **MIXED), poisoned, 8)

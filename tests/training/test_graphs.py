@@ -57,7 +57,7 @@ def kib_by_hand(graph):
 def test_loss_is_cross_entropy_plus_penalties(kind):
     graph = build(**{**MIXED, "target_activation_type": kind, "initial_cost_lambda3": 2.0})
     fill(graph)
-    nn.forward_all([graph.loss, graph.error], clear_no_need_grad=True)
+    graph.loss.forward(clear_no_need_grad=True)
     weights, activations = kib_by_hand(graph)
     used = max(activations) if kind == "max" else sum(activations)
     expected = {"weights": 0.1 * (weights - 20.0) ** 2, "activations": 2.0 * (used - 0.4) ** 2}
@@ -71,13 +71,11 @@ def test_loss_without_targets_is_cross_entropy_of_the_logits():
     graph = build()
     assert graph.penalties == {}
     fill(graph)
-    graph.quantized.output.persistent = True
-    nn.forward_all([graph.loss, graph.error], clear_no_need_grad=True)
+    graph.loss.forward(clear_no_need_grad=True)
     logits, labels = graph.quantized.output.d.astype(np.float64), graph.labels.d.astype(int)[:, 0]
     shifted = logits - logits.max(axis=1, keepdims=True)
     likelihood = shifted[np.arange(32), labels] - np.log(np.exp(shifted).sum(axis=1))
     assert float(graph.loss.d) == pytest.approx(-likelihood.mean(), rel=1e-5)
-    assert float(graph.error.d) == pytest.approx(np.mean(logits.argmax(axis=1) != labels))
 
 
 def test_penalty_reaches_the_quantizers_only_while_the_target_is_missed():
@@ -101,10 +99,10 @@ def test_penalty_reaches_the_quantizers_only_while_the_target_is_missed():
 def test_what_is_read_survives_the_backward_pass():
     graph = build(**MIXED)
     fill(graph)
-    nn.forward_all([graph.loss, graph.error], clear_no_need_grad=True)
-    before = [float(v.d) for v in (graph.loss, graph.cross_entropy, graph.error, *graph.penalties.values())]
+    graph.loss.forward(clear_no_need_grad=True)
+    before = [float(v.d) for v in (graph.loss, graph.cross_entropy, *graph.penalties.values())]
     graph.loss.backward(clear_buffer=True)
-    after = [float(v.d) for v in (graph.loss, graph.cross_entropy, graph.error, *graph.penalties.values())]
+    after = [float(v.d) for v in (graph.loss, graph.cross_entropy, *graph.penalties.values())]
     assert before == after
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import itertools
+from typing import Any
 
 import nnabla as nn
 import nnabla.functions as F
@@ -16,7 +16,7 @@ from nnmpq.training.errors import BudgetError
 from nnmpq.training.ladder import ladder, relative_error
 from nnmpq.training.project import check_reachable, project
 
-PAIRS = [
+PAIRS: list[tuple[str, dict[str, Any]]] = [
     ("uniform_delta_xmax", {}),
     ("uniform_b_xmax", {}),
     ("uniform_delta_b", {}),
@@ -24,6 +24,10 @@ PAIRS = [
     ("pow2_b_xmin", {}),
     ("pow2_xmin_xmax", {}),
 ]
+
+
+def numbers(site):
+    return np.array(site.source.d)
 
 
 def network(quantizer="uniform_delta_xmax", bits=6, **options):
@@ -39,7 +43,7 @@ def network(quantizer="uniform_delta_xmax", bits=6, **options):
     found = quantize(y, Parametric(weight=settings, activation=settings))
     x.d = rng.normal(size=x.shape)
     found.output.forward()
-    inputs = {n: np.array(s.source.d).reshape(-1) for n, s in found.sites.items() if n.endswith("/relu")}
+    inputs = {n: numbers(s).reshape(-1) for n, s in found.sites.items() if n.endswith("/relu")}
     return found, inputs
 
 
@@ -140,7 +144,7 @@ def test_each_rung_is_one_bit_less_and_the_better_way(quantizer, options):
     rungs = ladder(site, x)
     widths = [rung.bits for rung in rungs]
     assert len(rungs) > 1 and widths == list(range(widths[0], widths[0] - len(rungs), -1))
-    for upper, lower in itertools.pairwise(rungs) if hasattr(itertools, "pairwise") else zip(rungs, rungs[1:]):
+    for upper, lower in zip(rungs, rungs[1:]):
         ways = [relative_error(site.quantizer, way, x) for way in site.quantizer.narrowed(upper.values)]
         assert lower.error == min(ways)
 
@@ -156,7 +160,7 @@ def test_relative_error_of_a_relu_site_is_against_the_relu():
     found, _ = network()
     site = found.sites["a/conv/relu"]
     x = np.array([-5.0, 0.5, 1.0, 0.53125], np.float32)  # step 1/16: only the last is off the grid, by 1/32
-    error = relative_error(site.quantizer, {"step": np.float32(0.0625), "xmax": np.float32(2)}, x)
+    error = relative_error(site.quantizer, {"step": np.array(0.0625, np.float32), "xmax": np.array(2, np.float32)}, x)
     assert error == pytest.approx(0.03125**2 / (0.25 + 1 + 0.53125**2))
 
 
