@@ -80,6 +80,18 @@ def write_outputs(folder: Path, experiment: Experiment, result: Result) -> str:
     return table
 
 
+def start_of(experiment: Experiment) -> str:
+    """Return a line about the run that an experiment started from, empty where its result is not beside its weights."""
+    if experiment.weightfile is None:
+        return ""
+    try:
+        found = json.loads((Path(experiment.weightfile).parent / "result.json").read_text())
+        accuracy, kib = 100 * found["test_accuracy"], found["cost"]["weights_kib"]
+        return f"{found['experiment']}: test accuracy {accuracy:.2f} %, weights {kib:.1f} KiB, where this run started"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def run(
     experiment: Experiment,
     runs_dir: Path,
@@ -116,6 +128,9 @@ def run(
     result = train(experiment, data, folder, resume=resume, quiet=quiet, monitor_folder=monitor_path)
     table = write_outputs(folder, experiment, result)
     print(table)
+    started = start_of(experiment)
+    if started:
+        print(started)
     print(
         f"{experiment.name}: test accuracy {100 * result.test_accuracy:.2f} %, "
         f"validation {100 * result.validation_accuracy:.2f} % (epoch {result.best_epoch}); files in {folder}"
@@ -135,6 +150,8 @@ def main(program: str, architectures: Sequence[str], argv: Sequence[str] | None 
         The exit status: 0, or 2 when something given by the user was wrong.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # nnabla tells of every file that it writes, the temporary ones too.
+    logging.getLogger("nnabla").setLevel(logging.WARNING)
     arguments = parse_arguments(program, argv)
     try:
         with nn.context_scope(context_of(arguments.context, arguments.device_id, arguments.type_config)):

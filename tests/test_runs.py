@@ -66,7 +66,9 @@ def test_from_float_to_a_file_that_computes_the_same(tmp_path: Path, capsys: pyt
     assert result["cost"]["weights_kib"] <= 28 and result["cost"]["activations_max_kib"] <= 0.4
     policy = Policy.load(folder / "policy.yaml")
     assert read_manifest(folder / "model.nnp")[0] == policy
-    assert (folder / "bits.txt").read_text().strip() in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (folder / "bits.txt").read_text().strip() in printed
+    assert "DEFAULT: test accuracy" in printed and "where this run started" in printed
     # The file, loaded by itself, makes the reported number of errors on the test images.
     data = load("digits", validation_images=100, train_images=256, test_images=60, seed=313)
     nn.clear_parameters()
