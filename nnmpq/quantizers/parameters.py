@@ -29,6 +29,24 @@ def clamp(value: Any, limits: Limits) -> np.ndarray:
     return np.clip(np.asarray(value, np.float32), np.float32(low + MARGIN), np.float32(high - MARGIN))
 
 
+def in_order(values: Values, small: str, large: str, small_limits: Limits, large_limits: Limits) -> Values:
+    """Return two raw parameters with the first below the second, then inside their limits.
+
+    Source:
+        The published code of Uhlich et al., "Mixed Precision DNNs": both follow from the old values, so crossed ones
+        change places.
+    """
+    lower = np.minimum(values[small], values[large] - np.float32(MARGIN))
+    upper = np.maximum(values[small] + np.float32(MARGIN), values[large])
+    return {small: clamp(lower, small_limits), large: clamp(upper, large_limits)}
+
+
+def bounded(gradients: Values, bound: Any) -> Values:
+    """Return gradients no larger than a raw parameter, so that one update moves by the learning rate at most."""
+    size = np.abs(bound)
+    return {name: np.clip(gradient, -size, size) for name, gradient in gradients.items()}
+
+
 def pinned(limits: Limits) -> bool:
     """Whether limits leave nothing to learn."""
     return limits[0] == limits[1]

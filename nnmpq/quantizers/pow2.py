@@ -16,12 +16,14 @@ from nnmpq.quantizers.parameters import (
     Parameters,
     Values,
     as_variables,
+    bounded,
     clamp,
     evaluate,
+    in_order,
     pinned,
     whole_bits,
 )
-from nnmpq.quantizers.scalars import MARGIN, alike, clip, exponent, log2_ceil, power, widest
+from nnmpq.quantizers.scalars import alike, clip, exponent, log2_ceil, power, widest
 
 # Exponents beyond these are no normal float32: 2^128 is infinite, and 2^-127 slow and lossy.
 HIGHEST, LOWEST = 127.0, -126.0
@@ -214,14 +216,11 @@ class Pow2XminXmax(_Pow2):
 
     def constrain(self, values: Values) -> Values:
         """Return values in order, xmin below xmax, and inside the limits."""
-        xmin = np.minimum(values["xmin"], values["xmax"] - np.float32(MARGIN))
-        xmax = np.maximum(values["xmin"] + np.float32(MARGIN), values["xmax"])
-        return {"xmin": clamp(xmin, self.xmin_limits), "xmax": clamp(xmax, self.xmax_limits)}
+        return in_order(values, "xmin", "xmax", self.xmin_limits, self.xmax_limits)
 
     def clamp_gradients(self, values: Values, gradients: Values) -> Values:
         """Return gradients no larger than xmin, so that one update moves by the learning rate at most."""
-        bound = np.abs(values["xmin"])
-        return {name: np.clip(g, -bound, bound) for name, g in gradients.items()}
+        return bounded(gradients, values["xmin"])
 
     def narrowed(self, values: Values) -> list[Values]:
         """Return the small end raised with the large one kept, and the large end lowered with the small one kept."""

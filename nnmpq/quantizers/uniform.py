@@ -16,12 +16,14 @@ from nnmpq.quantizers.parameters import (
     Parameters,
     Values,
     as_variables,
+    bounded,
     clamp,
     evaluate,
+    in_order,
     pinned,
     whole_bits,
 )
-from nnmpq.quantizers.scalars import MARGIN, alike, clip, detached, log2_ceil, power, power_of_two, widest
+from nnmpq.quantizers.scalars import alike, clip, detached, log2_ceil, power, power_of_two, widest
 
 
 @attrs.frozen(kw_only=True)
@@ -230,14 +232,11 @@ class UniformDeltaXmax(_Uniform):
 
     def constrain(self, values: Values) -> Values:
         """Return values in order, step below xmax, and inside the limits."""
-        step = np.minimum(values["step"], values["xmax"] - np.float32(MARGIN))
-        xmax = np.maximum(values["step"] + np.float32(MARGIN), values["xmax"])
-        return {"step": clamp(step, self.step_limits), "xmax": clamp(xmax, self.xmax_limits)}
+        return in_order(values, "step", "xmax", self.step_limits, self.xmax_limits)
 
     def clamp_gradients(self, values: Values, gradients: Values) -> Values:
         """Return gradients no larger than the step, so that one update moves by the learning rate at most."""
-        bound = np.abs(values["step"])
-        return {name: np.clip(g, -bound, bound) for name, g in gradients.items()}
+        return bounded(gradients, values["step"])
 
     def narrowed(self, values: Values) -> list[Values]:
         """Return the step doubled with the range kept, and the range cut with the step kept."""
