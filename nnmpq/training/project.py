@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from nnmpq.budget import Budget, least_reachable
-from nnmpq.cost import TARGETS
+from nnmpq.cost import TARGETS, cost
 from nnmpq.graph.network import ACTIVATION, Network
 from nnmpq.graph.quantize import QuantizedNetwork
 from nnmpq.training.errors import BudgetError
@@ -39,7 +39,7 @@ def project(
 
     A limit on the largest activation narrows each site above it. Any other limit is met greedily: time and
     again the site loses a bit whose loss adds the least error per unit saved, of ||Q(x) - x||^2 / ||x||^2
-    over the weights, or over sampled activations.
+    over the weights, or over sampled activations. What the last steps saved too much is given back.
 
     Args:
         quantized: network whose quantizers share their parameters with the training graph.
@@ -66,6 +66,7 @@ def project(
             _narrow_largest(quantized.network, ladders, place, limits[target])
         else:
             _narrow_greedily(quantized.network, ladders, place, target, limits[target])
+    _give_back(quantized.network, budget, ladders, place)
     changed = {}
     for name, position in place.items():
         if position:
@@ -130,3 +131,16 @@ def _narrow_greedily(network: Network, ladders: Ladders, place: dict[str, int], 
                     best, least = name, price
         assert best is not None  # or the budget would have been refused
         place[best] += 1
+
+
+def _give_back(network: Network, budget: Budget, ladders: Ladders, place: dict[str, int]) -> None:
+    """Widen again what was narrowed further than the limits need, the site with the most error to lose first."""
+    while True:
+        offers = []
+        for name, rungs in ladders.items():
+            here = place[name]
+            if here and budget.met_by(cost(network, _bits(ladders, {**place, name: here - 1}))):
+                offers.append((rungs[here].error - rungs[here - 1].error, name))
+        if not offers:
+            return
+        place[max(offers)[1]] -= 1

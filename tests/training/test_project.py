@@ -67,6 +67,22 @@ def test_projection_meets_the_budget(quantizer, options, limits):
     assert total is None or sum(kib(found, True)) <= total
 
 
+def test_nothing_is_narrowed_further_than_needed():
+    found, inputs = network()
+    start = found.bit_numbers()
+    budget = Budget(weights_kib=1.02, activations_sum_kib=0.37)
+    project(found, budget, inputs)
+    bits = found.bit_numbers()
+    narrowed = [name for name in bits if bits[name] < start[name]]
+    assert narrowed
+    for name in narrowed:
+        wider = {**bits, name: bits[name] + 1}
+        sizes = {s.name: wider[s.name] * int(np.prod(s.shape)) / 8192 for s in found.network.sites() if s.name in wider}
+        activations = [size for site, size in sizes.items() if site.endswith("/relu")]
+        weights = [size for site, size in sizes.items() if not site.endswith("/relu")]
+        assert sum(weights) > 1.02 or sum(activations) > 0.37, name
+
+
 @pytest.mark.parametrize("target", ["bitops", "mean_bits"])
 def test_projection_meets_limits_on_operations(target):
     found, inputs = network()
