@@ -22,6 +22,7 @@ from nnmpq.files import atomic_write
 from nnmpq.graph.rewrite import RewriteError
 from nnmpq.policy import PolicyError
 from nnmpq.report import bits_plot, bits_table
+from nnmpq.threads import set_threads
 from nnmpq.training import Result, TrainingError, train
 
 logger = logging.getLogger("nnmpq")
@@ -99,6 +100,7 @@ def run(
     resume: bool = False,
     quiet: bool = False,
     monitor_path: str | None = None,
+    accelerate: bool = True,
 ) -> Result:
     """Train one experiment and fill its run folder.
 
@@ -108,6 +110,7 @@ def run(
         resume: continue from the last checkpoint of that folder.
         quiet: no progress bar.
         monitor_path: folder for nnabla's Monitor series, default ``monitor`` in the run's.
+        accelerate: on a CPU, run on fast functions where this machine has them.
 
     Returns:
         The result with the best parameters in place.
@@ -125,7 +128,9 @@ def run(
     # A resumed run keeps the file of the run that it goes on with; a changed experiment is refused by the checkpoint.
     if not (resume and (folder / "config.cfg").exists()):
         atomic_write(folder / "config.cfg", to_cfg(experiment))
-    result = train(experiment, data, folder, resume=resume, quiet=quiet, monitor_folder=monitor_path)
+    result = train(
+        experiment, data, folder, resume=resume, quiet=quiet, monitor_folder=monitor_path, accelerate=accelerate
+    )
     table = write_outputs(folder, experiment, result)
     print(table)
     started = start_of(experiment)
@@ -153,6 +158,7 @@ def main(program: str, architectures: Sequence[str], argv: Sequence[str] | None 
     # nnabla tells of every file that it writes, the temporary ones too.
     logging.getLogger("nnabla").setLevel(logging.WARNING)
     arguments = parse_arguments(program, argv)
+    set_threads(arguments.threads)
     try:
         with nn.context_scope(context_of(arguments.context, arguments.device_id, arguments.type_config)):
             experiment = read_experiment(arguments.cfg, arguments.experiment, arguments.overrides)
@@ -171,6 +177,7 @@ def main(program: str, architectures: Sequence[str], argv: Sequence[str] | None 
                 resume=arguments.resume,
                 quiet=arguments.quiet,
                 monitor_path=arguments.monitor_path,
+                accelerate=arguments.accelerate,
             )
     except (ConfigError, DataError, TrainingError, PolicyError, RewriteError) as error:
         print(f"error: {error}", file=sys.stderr)

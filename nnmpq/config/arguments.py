@@ -96,6 +96,18 @@ def build_parser(program: str) -> argparse.ArgumentParser:
         default="float",
         help="number format of the computation (default: float)",
     )
+    device.add_argument(
+        "--threads",
+        metavar="N",
+        type=_count,
+        help="threads of the CPU functions (default: all cores that this process may use)",
+    )
+    device.add_argument(
+        "--no-accelerate",
+        dest="accelerate",
+        action="store_false",
+        help="on a CPU, run nnabla's own functions: the same results, many times slower",
+    )
     return parser
 
 
@@ -128,6 +140,12 @@ def parse_arguments(program: str, argv: Sequence[str] | None = None) -> argparse
     if arguments.data_dir is not None:
         arguments.overrides.append(f"data_dir={arguments.data_dir}")
     return arguments
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not int(text):
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 on is needed")
+    return int(text)
 
 
 def _device(text: str) -> str:

@@ -6,7 +6,7 @@ The formulas are numpy's: weights are small, and each formula is a line or two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Callable
+from typing import Any, Callable
 
 import nnabla as nn
 import nnabla.functions as F
@@ -91,6 +91,11 @@ class WeightCore(PythonFunction):
     def name(self) -> str:
         """Name shown in graphs."""
         return "WeightQuantizerCore"
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """What a pass needs to build the function again on other inputs."""
+        return {"core": type(self), "formula": self.formula}
 
     def min_outputs(self) -> int:
         """One output."""

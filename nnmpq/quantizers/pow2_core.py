@@ -41,6 +41,11 @@ class Pow2Core(QuantizerCore):
         """Name shown in graphs."""
         return "Pow2QuantizerCore"
 
+    @property
+    def args(self) -> dict[str, Any]:
+        """What a pass needs to build the function again on other inputs."""
+        return {**super().args, "with_zero": self.with_zero}
+
     def _kernel_forward(self, x: np.ndarray, xmin: np.ndarray, xmax: np.ndarray, y: np.ndarray) -> None:
         bits, written = x.view(np.int32), y.view(np.int32)
         pow2_kernels.forward(x, bits, xmin, xmax, self.signed, self.with_zero, self.inner, y, written)

@@ -35,6 +35,11 @@ class QuantizerCore(PythonFunction):
         # Context.__repr__ and friends are slow; one fixed context serves every call.
         self.cpu = nn.Context(["cpu:float"], "CpuCachedArray", "0")
 
+    @property
+    def args(self) -> dict[str, Any]:
+        """What a pass needs to build the function again on other inputs."""
+        return {"core": type(self), "signed": self.signed, "channel_axis": self.channel_axis}
+
     def min_outputs(self) -> int:
         """One output."""
         return 1

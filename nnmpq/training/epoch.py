@@ -52,7 +52,7 @@ def run_epoch(graph: TrainingGraph, solvers: SolverGroups, batches: Batches, epo
         graph.images.d = images
         graph.labels.d = labels
         graph.loss.forward(clear_no_need_grad=True)
-        error = wrong_answers(graph.quantized.output.d, labels) / len(labels)
+        error = wrong_answers(graph.logits.d, labels) / len(labels)
         found = np.array([graph.loss.d, graph.cross_entropy.d, error], np.float64)
         finite = bool(np.isfinite(found[0]))
         if finite:

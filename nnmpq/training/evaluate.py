@@ -6,6 +6,7 @@ import attrs
 import numpy as np
 
 from nnmpq.data import DataSet, Split, evaluation_batches
+from nnmpq.graph.accelerate import accelerate
 from nnmpq.training.graphs import EvaluationGraph
 
 SAMPLE = 65536  # numbers of a site that are kept; more would not change which width they need
@@ -38,12 +39,13 @@ def evaluate(graph: EvaluationGraph, data: DataSet, split: Split) -> Evaluation:
     if not len(split):
         raise ValueError("nothing to evaluate: the split is empty")
     wrong, entropy = 0, 0.0
-    for images, labels, count in evaluation_batches(data, split, graph.images.shape[0]):
-        graph.images.d = images
-        graph.labels.d = labels
-        graph.cross_entropies.forward(clear_buffer=True)
-        wrong += wrong_answers(graph.quantized.output.d[:count], labels[:count])
-        entropy += float(np.sum(graph.cross_entropies.d[:count], dtype=np.float64))
+    with graph.fixed_weights():
+        for images, labels, count in evaluation_batches(data, split, graph.images.shape[0]):
+            graph.images.d = images
+            graph.labels.d = labels
+            graph.cross_entropies.forward(clear_buffer=True)
+            wrong += wrong_answers(graph.logits.d[:count], labels[:count])
+            entropy += float(np.sum(graph.cross_entropies.d[:count], dtype=np.float64))
     return Evaluation(wrong / len(split), entropy / len(split))
 
 
@@ -76,15 +78,20 @@ def quantizer_inputs(graph: EvaluationGraph, data: DataSet, count: int) -> dict[
     split = Split(data.train.images[:count], data.train.labels[:count])
     network, sites = graph.quantized.network, graph.quantized.sites
     activations = [site.name for site in network.activations if site.name in sites]
+    sources = {name: sites[name].source for name in activations}
+    output = graph.quantized.output
+    if graph.clock is not None:
+        # The evaluation's own fast functions run across what is wanted here.
+        fast = accelerate([output], keep=list(sources.values()))
+        output = fast.outputs[0]
+        sources = {name: fast.variables.get(source, source) for name, source in sources.items()}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in activations}
     batches = -(-len(split) // graph.images.shape[0])
     for images, _, valid in evaluation_batches(data, split, graph.images.shape[0]):
         graph.images.d = images
         # Without clear_buffer every intermediate tensor is still there afterwards.
-        graph.quantized.output.forward()
-        for name in activations:
-            source = sites[name].source
-            assert source is not None
+        output.forward()
+        for name, source in sources.items():
             numbers = source.d[:valid].reshape(-1)
             parts[name].append(_sample(numbers, SAMPLE // batches))
     return {name: np.concatenate(found) for name, found in parts.items()}

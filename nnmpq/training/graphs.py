@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import attrs
@@ -11,6 +12,7 @@ import nnabla.functions as F
 from nnmpq.config.experiment import Experiment
 from nnmpq.cost import activations_max_kib, activations_sum_kib, weights_kib
 from nnmpq.data import DataSet
+from nnmpq.graph.accelerate import WeightClock, accelerate_where_possible
 from nnmpq.graph.quantize import QuantizedNetwork, quantize
 from nnmpq.graph.schemes import Scheme
 from nnmpq.models import build
@@ -26,6 +28,7 @@ class TrainingGraph:
         images: float32, shape (B, C, H, W).
         labels: int32, shape (B, 1).
         quantized: the network in training mode.
+        logits: shape (B, classes).
         cross_entropy: mean over the batch, shape ().
         penalties: by name, what the loss adds for what exceeds a target, shape ().
         loss: cross entropy plus penalties, shape ().
@@ -34,6 +37,7 @@ class TrainingGraph:
     images: nn.Variable
     labels: nn.Variable
     quantized: QuantizedNetwork
+    logits: nn.Variable
     cross_entropy: nn.Variable
     penalties: dict[str, nn.Variable]
     loss: nn.Variable
@@ -47,13 +51,21 @@ class EvaluationGraph:
         images: float32, shape (B, C, H, W).
         labels: int32, shape (B, 1).
         quantized: the network in evaluation mode.
+        logits: shape (B, classes).
         cross_entropies: shape (B, 1).
+        clock: of the accelerated functions; None where nnabla's own run.
     """
 
     images: nn.Variable
     labels: nn.Variable
     quantized: QuantizedNetwork
+    logits: nn.Variable
     cross_entropies: nn.Variable
+    clock: WeightClock | None = None
+
+    def fixed_weights(self) -> AbstractContextManager[None]:
+        """Promise that no parameter changes inside, so that weights are prepared once."""
+        return nullcontext() if self.clock is None else self.clock.stopped()
 
 
 def penalty(kib: Any, target: float, weight: float) -> nn.Variable:
@@ -109,13 +121,16 @@ def _network(
     return images, nn.Variable((experiment.batch_size, 1)), quantize(logits, scheme)
 
 
-def build_training(experiment: Experiment, data: DataSet, scheme: Scheme) -> TrainingGraph:
+def build_training(
+    experiment: Experiment, data: DataSet, scheme: Scheme, *, accelerate: bool = False
+) -> TrainingGraph:
     """Build the training graph in the current parameter scope.
 
     Args:
         experiment: network, batch size, targets and seed of the initial weights.
         data: shape and number of classes.
         scheme: which quantizer each site gets.
+        accelerate: run on fast CPU functions where this machine has them.
     """
     images, labels, quantized = _network(experiment, data, scheme, test=False)
     logits = quantized.output
@@ -124,15 +139,26 @@ def build_training(experiment: Experiment, data: DataSet, scheme: Scheme) -> Tra
     loss = cross_entropy
     for term in added.values():
         loss = F.add2(loss, term)
-    for read_later in (logits, cross_entropy, loss, *added.values()):
-        read_later.persistent = True
-    return TrainingGraph(images, labels, quantized, cross_entropy, added, loss)
+    read_later = [loss, cross_entropy, logits, *added.values()]
+    for variable in read_later:
+        variable.persistent = True
+    fast = accelerate_where_possible(read_later) if accelerate else None
+    if fast is not None:
+        loss, cross_entropy, logits, *terms = fast.outputs
+        added = dict(zip(added, terms))
+    return TrainingGraph(images, labels, quantized, logits, cross_entropy, added, loss)
 
 
-def build_evaluation(experiment: Experiment, data: DataSet, scheme: Scheme) -> EvaluationGraph:
+def build_evaluation(
+    experiment: Experiment, data: DataSet, scheme: Scheme, *, accelerate: bool = False
+) -> EvaluationGraph:
     """Build the evaluation graph in the current parameter scope; arguments as of `build_training`."""
     images, labels, quantized = _network(experiment, data, scheme, test=True)
     cross_entropies = F.softmax_cross_entropy(quantized.output, labels)
-    for read_later in (quantized.output, cross_entropies):
-        read_later.persistent = True
-    return EvaluationGraph(images, labels, quantized, cross_entropies)
+    read_later = [quantized.output, cross_entropies]
+    for variable in read_later:
+        variable.persistent = True
+    fast = accelerate_where_possible(read_later) if accelerate else None
+    if fast is None:
+        return EvaluationGraph(images, labels, quantized, *read_later)
+    return EvaluationGraph(images, labels, quantized, *fast.outputs, clock=fast.clock)

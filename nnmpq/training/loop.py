@@ -58,6 +58,7 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     monitor_folder: str | Path | None = None,
+    accelerate: bool = True,
 ) -> Result:
     """Train an experiment in the current parameter scope, which is cleared first.
 
@@ -73,6 +74,7 @@ def train(
             from the start where there is none. Otherwise what a former run left there is removed.
         quiet: no progress bar.
         monitor_folder: for the Monitor series instead of ``monitor/``.
+        accelerate: on a CPU, run on fast functions where this machine has them.
 
     Returns:
         Accuracies, cost, policy and the evaluation network.
@@ -88,7 +90,7 @@ def train(
     known = identity(experiment, data)
     found = _start(folder, known, resume)
     progress = Progress() if found is None else Progress.from_json(found.state["progress"])
-    training, evaluation = _build(experiment, data)
+    training, evaluation = _build(experiment, data, accelerate)
     budget = budget_of(experiment)
     if found is None:
         if len(data.train) < experiment.batch_size:
@@ -119,13 +121,13 @@ def _start(folder: Path, known: dict[str, Any], resume: bool) -> checkpoints.Che
     return found
 
 
-def _build(experiment: Experiment, data: DataSet) -> tuple[TrainingGraph, EvaluationGraph]:
+def _build(experiment: Experiment, data: DataSet, accelerate: bool) -> tuple[TrainingGraph, EvaluationGraph]:
     nn.clear_parameters()
     loaded = [] if experiment.weightfile is None else parameters.load_weightfile(experiment.weightfile)
     scheme = build_scheme(experiment)
     try:
-        training = build_training(experiment, data, scheme)
-        evaluation = build_evaluation(experiment, data, scheme)
+        training = build_training(experiment, data, scheme, accelerate=accelerate)
+        evaluation = build_evaluation(experiment, data, scheme, accelerate=accelerate)
     except ValueError as error:
         source = "" if experiment.weightfile is None else f" (weightfile = {experiment.weightfile})"
         raise TrainingError(f"{experiment.name}{source}: {error}") from error

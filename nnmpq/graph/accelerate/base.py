@@ -1,0 +1,76 @@
+"""What the CPU functions have in common: pointers and views of nnabla's buffers, and scratch memory."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import nnabla as nn
+import numpy as np
+from nnabla.function import PythonFunction
+
+from nnmpq.quantizers.buffers import float_view
+
+# `Context.__repr__` and friends are slow; one fixed context serves every call.
+CPU = nn.Context(["cpu:float"], "CpuCachedArray", "0")
+
+
+class Scratch:
+    """Memory that a function needs within one call; it grows to the largest request and is used again."""
+
+    def __init__(self) -> None:
+        self.memory = ctypes.create_string_buffer(64)
+
+    def pointer(self, size: int) -> int:
+        """Return the address of so many bytes, aligned to 64; the next request may get the same ones."""
+        if len(self.memory) < size + 64:
+            self.memory = ctypes.create_string_buffer(size + 64)
+        return (ctypes.addressof(self.memory) + 63) // 64 * 64
+
+    def floats(self, size: int) -> np.ndarray:
+        """Return so many float32 numbers, flat, contents undefined."""
+        return np.frombuffer((ctypes.c_float * size).from_address(self.pointer(4 * size)), np.float32)
+
+
+class CpuFunction(PythonFunction):
+    """A function on float32 tensors in the CPU's memory; by default its gradients need every input and no output."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        super().__init__(CPU)
+        self.scratch = scratch
+
+    @property
+    def name(self) -> str:
+        """Name shown in graphs."""
+        return type(self).__name__
+
+    def min_outputs(self) -> int:
+        """One output."""
+        return 1
+
+    def grad_depends_output_data(self, i: int, o: int) -> bool:
+        """No gradient needs the output."""
+        return False
+
+    def grad_depends_input_data(self, i: int, j: int) -> bool:
+        """Every gradient needs every input."""
+        return True
+
+
+def pointer(array: Any, write_only: bool = False) -> int:
+    """Return the address of an nnabla array's float32 numbers."""
+    return int(array.data_ptr(np.float32, CPU, write_only))
+
+
+def view(array: Any, write_only: bool = False) -> np.ndarray:
+    """View an nnabla array as flat float32 numpy array without a copy."""
+    return float_view(array, CPU, write_only=write_only)
+
+
+def put(array: Any, gradient: np.ndarray, accumulate: bool) -> None:
+    """Write or add a small gradient."""
+    target = view(array, write_only=not accumulate)
+    if accumulate:
+        target += gradient.reshape(-1)
+    else:
+        target[:] = gradient.reshape(-1)

@@ -1,0 +1,158 @@
+"""Batch normalization with what follows it, a sum, a clip and a rounding, in two passes over memory each way.
+
+Tensors are (rows, width): width is a whole number of times the channels, so that short channel axes fill vector registers.
+Each block of rows is one task with sums of its own; no sum depends on which thread took the block.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+ELEMENTS = 32768
+
+
+@njit(inline="always", error_model="numpy")
+def rows_of(rows, width):  # type: ignore[no-untyped-def]
+    """Rows of a block."""
+    return max(1, ELEMENTS // width)
+
+
+@njit(parallel=True, error_model="numpy", cache=True, fastmath={"reassoc", "nsz", "contract"})
+def moments(z, shift, sums):  # type: ignore[no-untyped-def]
+    """A block's sums of z - shift and of its square; the shift keeps the variance from cancelling."""
+    rows, width = z.shape
+    step = rows_of(rows, width)
+    for block in prange(sums.shape[0]):
+        first, second = sums[block, 0], sums[block, 1]
+        first[:] = np.float32(0)
+        second[:] = np.float32(0)
+        for r in range(block * step, min(rows, (block + 1) * step)):
+            line = z[r]
+            for c in range(width):
+                d = line[c] - shift[c]
+                first[c] += d
+                second[c] += d * d
+
+
+@njit(parallel=True, error_model="numpy", cache=True, fastmath={"contract"})
+def forward(z, s, joins, mean, scale, beta, low, high, step, y):  # type: ignore[no-untyped-def]
+    """Y = f((z - mean) * scale + beta + s), f a clip, then for step > 0 a rounding to its multiples."""
+    rows, width = z.shape
+    lines = rows_of(rows, width)
+    rounds = step > np.float32(0)
+    inverse = np.float32(1) / step if rounds else np.float32(0)
+    for block in prange((rows + lines - 1) // lines):
+        for r in range(block * lines, min(rows, (block + 1) * lines)):
+            zs, ss, ys = z[r], s[r], y[r]
+            if joins:
+                for c in range(width):
+                    ys[c] = (zs[c] - mean[c]) * scale[c] + beta[c] + ss[c]
+            else:
+                for c in range(width):
+                    ys[c] = (zs[c] - mean[c]) * scale[c] + beta[c]
+            if rounds:
+                for c in range(width):
+                    u = ys[c]
+                    v = min(max(u, low), high) * inverse
+                    whole = np.float32(np.int32(v))
+                    rest = v - whole
+                    whole += np.float32(rest >= np.float32(0.5)) - np.float32(rest <= np.float32(-0.5))
+                    ys[c] = whole * step if u == u else u
+            else:
+                for c in range(width):
+                    u = ys[c]
+                    u = low if u < low else u
+                    ys[c] = high if u > high else u
+
+
+@njit(parallel=True, error_model="numpy", cache=True, fastmath={"reassoc", "nsz", "contract"})
+def gradient_sums(  # type: ignore[no-untyped-def]
+    z, s, joins, g, mean, scale, beta, low, high, step, signed, gs, keep, sums, ranges
+):
+    """A block's sums over rows of the clipped gradient m, and of m * (z - mean); of g * (y - clip(u)) and of g outside.
+
+    keep: 0 to drop m, 1 to write it to gs, 2 to add it to gs.
+    """
+    rows, width = z.shape
+    lines = rows_of(rows, width)
+    rounds = step > np.float32(0)
+    inverse = np.float32(1) / step if rounds else np.float32(0)
+    zero, half = np.float32(0), np.float32(0.5)
+    for block in prange(sums.shape[0]):
+        plain, centred = sums[block, 0], sums[block, 1]
+        plain[:] = zero
+        centred[:] = zero
+        residual = zero
+        outside = zero
+        u = np.empty(width, np.float32)
+        m = np.empty(width, np.float32)
+        for r in range(block * lines, min(rows, (block + 1) * lines)):
+            zs, ss, gr = z[r], s[r], g[r]
+            if joins:
+                for c in range(width):
+                    u[c] = (zs[c] - mean[c]) * scale[c] + beta[c] + ss[c]
+            else:
+                for c in range(width):
+                    u[c] = (zs[c] - mean[c]) * scale[c] + beta[c]
+            if rounds:
+                for c in range(width):
+                    clipped = min(max(u[c], low), high)
+                    v = clipped * inverse
+                    whole = np.float32(np.int32(v))
+                    rest = v - whole
+                    whole += np.float32(rest >= half) - np.float32(rest <= -half)
+                    residual += gr[c] * (whole * step - clipped)
+                    up = gr[c] if u[c] >= high else zero
+                    down = gr[c] if u[c] <= low else zero
+                    outside += up - down if signed else up
+            for c in range(width):
+                up = gr[c] if u[c] >= high else zero
+                down = gr[c] if u[c] <= low else zero
+                value = gr[c] - up - down
+                m[c] = value
+                plain[c] += value
+                centred[c] += value * (zs[c] - mean[c])
+            if keep == 1:
+                gs[r, :] = m
+            elif keep == 2:
+                out = gs[r]
+                for c in range(width):
+                    out[c] += m[c]
+        ranges[block, 0] = residual
+        ranges[block, 1] = outside
+
+
+@njit(parallel=True, error_model="numpy", cache=True, fastmath={"contract"})
+def gradient(  # type: ignore[no-untyped-def]
+    z, s, joins, g, mean, scale, beta, low, high, offset, slope, gz, adds
+):
+    """Gz = scale * (m - offset - slope * (z - mean)), m the clipped gradient."""
+    rows, width = z.shape
+    lines = rows_of(rows, width)
+    zero = np.float32(0)
+    masks = low > -np.inf or high < np.inf
+    for block in prange((rows + lines - 1) // lines):
+        for r in range(block * lines, min(rows, (block + 1) * lines)):
+            zs, ss, gr, out = z[r], s[r], g[r], gz[r]
+            if adds:
+                for c in range(width):
+                    u = (zs[c] - mean[c]) * scale[c] + beta[c]
+                    u = u + ss[c] if joins else u
+                    m = zero if (u >= high or u <= low) else gr[c]
+                    out[c] += scale[c] * (m - offset[c] - slope[c] * (zs[c] - mean[c]))
+            elif not masks:
+                for c in range(width):
+                    out[c] = scale[c] * (gr[c] - offset[c] - slope[c] * (zs[c] - mean[c]))
+            elif joins:
+                for c in range(width):
+                    d = zs[c] - mean[c]
+                    u = d * scale[c] + beta[c] + ss[c]
+                    m = zero if (u >= high or u <= low) else gr[c]
+                    out[c] = scale[c] * (m - offset[c] - slope[c] * d)
+            else:
+                for c in range(width):
+                    d = zs[c] - mean[c]
+                    u = d * scale[c] + beta[c]
+                    m = zero if (u >= high or u <= low) else gr[c]
+                    out[c] = scale[c] * (m - offset[c] - slope[c] * d)
