@@ -10,6 +10,8 @@ import nnabla as nn
 
 from nnmpq.graph.accelerate.patterns import find_chains
 from nnmpq.graph.accelerate.rules import EITHER_ORDER, RULES, chain
+from nnmpq.graph.accelerate.scalar_compiler import compile_scalars
+from nnmpq.graph.accelerate.scalars import run_scalars
 from nnmpq.graph.accelerate.weights import WeightClock
 from nnmpq.graph.accelerate.work import Work
 from nnmpq.graph.functions import functions_of
@@ -61,8 +63,14 @@ def accelerate(outputs: Sequence[nn.Variable], keep: Sequence[nn.Variable] = ())
     functions = functions_of(outputs)
     chains = {f: c for c in find_chains(functions, {*outputs, *keep}) for f in c.functions}
     work = Work(chains)
+    program = compile_scalars(functions, {*outputs, *keep})
+    numbers = run_scalars(work.scratch, program) if program is not None else {}
+    arithmetic = set(program.functions) if program is not None else set()
 
     def replace(function: Any, inputs: Sequence[nn.Variable]) -> Sequence[nn.Variable]:
+        if function in arithmetic:
+            # What nobody outside reads has no variable any more; anything may stand for it.
+            return [numbers.get(function.outputs[0], function.outputs[0])]
         if function in chains:
             return chain(work, function, inputs)
         name = function.info.type_name
@@ -81,5 +89,6 @@ def accelerate(outputs: Sequence[nn.Variable], keep: Sequence[nn.Variable] = ())
             moved.persistent = True
         finished.append(moved)
     inside = {f.outputs[0] for c in set(chains.values()) for f in c.functions[:-1]}
+    inside |= {f.outputs[0] for f in arithmetic} - numbers.keys()
     kept = {old: new for old, new in variables.items() if old not in inside}
     return Accelerated(tuple(finished), kept, work.clock)
