@@ -1,8 +1,8 @@
 """Make nnabla's calls from Python cheap: give the names that it looks up and never finds to modules that it has.
 
-nnabla's compiled modules run ``import nnabla`` inside functions that are called at every step, in a form that first looks
-for a module ``nnabla.nnabla``, walks the file system and fails: seven times a call, 100 of the 116 microseconds of an empty
-`PythonFunction`. With that name in `sys.modules` the walk ends at once.
+nnabla's compiled modules run ``import nnabla`` inside functions that are called at every step, in a form that first
+looks for a module ``nnabla.nnabla``, walks the file system and fails: seven times a call, 100 of the 116 microseconds
+of an empty `PythonFunction`. With that name in `sys.modules` the walk ends at once.
 
 The alias of the package alone would be a trap: later look-ups below it would load submodules a second time, and two
 copies of a compiled class are two classes. So every loaded module is aliased to the same object, and a finder does the

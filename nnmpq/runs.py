@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import sys
@@ -20,10 +21,15 @@ from nnmpq.data import DataError, load
 from nnmpq.export.nnp import save_nnp
 from nnmpq.files import atomic_write
 from nnmpq.graph.rewrite import RewriteError
+from nnmpq.parallel import ALONE, Communicator
+from nnmpq.parallel.launch import run_processes
+from nnmpq.parallel.mpi import MpiCommunicator, started_by_mpi
 from nnmpq.policy import PolicyError
 from nnmpq.report import bits_plot, bits_table
-from nnmpq.threads import set_threads
+from nnmpq.threads import available_threads, set_threads
 from nnmpq.training import Result, TrainingError, train
+from nnmpq.training.machine import Machine
+from nnmpq.training.scaling import scale_for
 
 logger = logging.getLogger("nnmpq")
 
@@ -100,7 +106,7 @@ def run(
     resume: bool = False,
     quiet: bool = False,
     monitor_path: str | None = None,
-    accelerate: bool = True,
+    machine: Machine | None = None,
 ) -> Result:
     """Train one experiment and fill its run folder.
 
@@ -110,13 +116,15 @@ def run(
         resume: continue from the last checkpoint of that folder.
         quiet: no progress bar.
         monitor_path: folder for nnabla's Monitor series, default ``monitor`` in the run's.
-        accelerate: on a CPU, run on fast functions where this machine has them.
+        machine: what it runs on; fast CPU functions in one process if None.
 
     Returns:
         The result with the best parameters in place.
     """
     folder = runs_dir / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
+    machine = machine or Machine()
+    leads = machine.communicator.rank == 0
     data = load(
         experiment.dataset,
         data_dir=experiment.data_dir,
@@ -126,11 +134,11 @@ def run(
         seed=experiment.seed,
     )
     # A resumed run keeps the file of the run that it goes on with; a changed experiment is refused by the checkpoint.
-    if not (resume and (folder / "config.cfg").exists()):
+    if leads and not (resume and (folder / "config.cfg").exists()):
         atomic_write(folder / "config.cfg", to_cfg(experiment))
-    result = train(
-        experiment, data, folder, resume=resume, quiet=quiet, monitor_folder=monitor_path, accelerate=accelerate
-    )
+    result = train(experiment, data, folder, resume=resume, quiet=quiet, monitor_folder=monitor_path, machine=machine)
+    if not leads:
+        return result
     table = write_outputs(folder, experiment, result)
     print(table)
     started = start_of(experiment)
@@ -154,13 +162,33 @@ def main(program: str, architectures: Sequence[str], argv: Sequence[str] | None 
     Returns:
         The exit status: 0, or 2 when something given by the user was wrong.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    arguments = parse_arguments(program, argv)
+    if arguments.processes > 1:
+        if arguments.context != "cpu":
+            print("error: --processes shares the cores of a CPU; for several GPUs: mpirun -n N", file=sys.stderr)
+            return 2
+        threads = arguments.threads or max(1, available_threads() // arguments.processes)
+        arguments.threads = threads
+        return run_processes(arguments.processes, train_one, (arguments, program, tuple(architectures)))
+    return train_one(arguments, program, architectures, ALONE)
+
+
+def train_one(
+    arguments: argparse.Namespace, program: str, architectures: Sequence[str], communicator: Communicator
+) -> int:
+    """Train in this process, alone or as one of several; arguments as parsed, exit status as of `main`."""
+    leads = communicator.rank == 0
+    logging.basicConfig(level=logging.INFO if leads else logging.ERROR, format="%(message)s", stream=sys.stderr)
     # nnabla tells of every file that it writes, the temporary ones too.
     logging.getLogger("nnabla").setLevel(logging.WARNING)
-    arguments = parse_arguments(program, argv)
     set_threads(arguments.threads)
     try:
-        with nn.context_scope(context_of(arguments.context, arguments.device_id, arguments.type_config)):
+        context = context_of(arguments.context, arguments.device_id, arguments.type_config)
+        if arguments.context != "cpu" and started_by_mpi():
+            communicator = MpiCommunicator.start(context)
+            context = context_of(arguments.context, str(communicator.local_rank), arguments.type_config)
+        machine = Machine(arguments.accelerate, communicator, scale_for(arguments.type_config))
+        with nn.context_scope(context):
             experiment = read_experiment(arguments.cfg, arguments.experiment, arguments.overrides)
             if experiment.arch not in architectures:
                 raise ConfigError(
@@ -177,9 +205,10 @@ def main(program: str, architectures: Sequence[str], argv: Sequence[str] | None 
                 resume=arguments.resume,
                 quiet=arguments.quiet,
                 monitor_path=arguments.monitor_path,
-                accelerate=arguments.accelerate,
+                machine=machine,
             )
     except (ConfigError, DataError, TrainingError, PolicyError, RewriteError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if leads:
+            print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

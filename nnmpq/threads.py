@@ -8,9 +8,10 @@ import os
 from typing import Any
 
 import numba
+from numba import config
 
 # Two pools on the same cores would spin against each other. Where OpenMP is missing numba takes what there is.
-numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 
 @functools.lru_cache(maxsize=1)
@@ -24,7 +25,7 @@ def _openmp() -> Any:
 def available_threads() -> int:
     """Return the number of cores that this process may use, at most what NUMBA_NUM_THREADS allows."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(min(cores, numba.config.NUMBA_NUM_THREADS))
+    return int(min(cores, config.NUMBA_NUM_THREADS))
 
 
 def set_threads(count: int | None = None) -> int:

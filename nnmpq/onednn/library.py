@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.metadata
-import os
 from ctypes import POINTER, c_char, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,7 @@ def _file() -> Path:
         raise LibraryMissing(f"the package {PACKAGE} is not installed") from error
     for file in package.files or []:
         if file.name == FILE:
-            return Path(os.fspath(package.locate_file(file))).resolve()
+            return Path(str(package.locate_file(file))).resolve()
     raise LibraryMissing(f"the package {PACKAGE} holds no {FILE} for this platform")
 
 

@@ -8,10 +8,18 @@ PLAIN, TRANSPOSED = b"N", b"T"
 
 
 def product(
-    a: int, b: int, c: int, rows: int, columns: int, inner: int, *, turn_a: bool = False, turn_b: bool = False,
+    a: int,
+    b: int,
+    c: int,
+    rows: int,
+    columns: int,
+    inner: int,
+    *,
+    turn_a: bool = False,
+    turn_b: bool = False,
     accumulate: bool = False,
 ) -> None:
-    """c = op(a) op(b), or c += that; all matrices row by row without gaps.
+    """Compute c = op(a) op(b), or c += that; all matrices row by row without gaps.
 
     Args:
         a: address of a, (rows, inner), or (inner, rows) where it is turned.

@@ -64,9 +64,7 @@ class PoolingPlan:
         spec = self.spec
         last = [
             max(0, (out - 1) * stride + kernel - size - pad)
-            for out, stride, kernel, size, pad in zip(
-                spec.output_size, spec.stride, spec.kernel, spec.size, spec.pad
-            )
+            for out, stride, kernel, size, pad in zip(spec.output_size, spec.stride, spec.kernel, spec.size, spec.pad)
         ]
         none = dims([0] * len(spec.kernel))
         return dims(spec.stride), dims(spec.kernel), none, dims(spec.pad), dims(last)

@@ -8,6 +8,11 @@ from typing import Any
 import numpy as np
 
 
+def floats_at(address: int, size: int) -> np.ndarray:
+    """View so many float32 numbers at an address; whoever owns them must outlive the view."""
+    return np.frombuffer((ctypes.c_float * size).from_address(address), np.float32)  # type: ignore[call-overload]
+
+
 def float_view(array: Any, context: Any, *, write_only: bool = False) -> np.ndarray:
     """View an nnabla array as flat float32 numpy array without a copy.
 
@@ -20,7 +25,7 @@ def float_view(array: Any, context: Any, *, write_only: bool = False) -> np.ndar
     """
     size = array.size
     pointer = array.data_ptr(np.float32, context, write_only)
-    return np.frombuffer((ctypes.c_float * size).from_address(pointer), np.float32)
+    return floats_at(pointer, size)
 
 
 def on_cpu(context: Any) -> bool:

@@ -8,9 +8,12 @@ import attrs
 import nnabla as nn
 import numpy as np
 
+from nnmpq.parallel import ALONE, Communicator
+from nnmpq.parallel.communicator import shard
 from nnmpq.training.errors import NonFiniteLoss
 from nnmpq.training.evaluate import wrong_answers
 from nnmpq.training.graphs import TrainingGraph
+from nnmpq.training.scaling import LossScale
 from nnmpq.training.solvers import SolverGroups
 
 Batches = Iterable["tuple[np.ndarray, np.ndarray]"]
@@ -31,14 +34,23 @@ class Means:
     error: float
 
 
-def run_epoch(graph: TrainingGraph, solvers: SolverGroups, batches: Batches, epoch: int) -> Means:
+def run_epoch(
+    graph: TrainingGraph,
+    solvers: SolverGroups,
+    batches: Batches,
+    epoch: int,
+    communicator: Communicator = ALONE,
+    scale: LossScale | None = None,
+) -> Means:
     """Update once a batch.
 
     Args:
         graph: the training graph.
         solvers: what moves its parameters, with their learning rates set.
-        batches: images float32 (B, C, H, W) and labels int32 (B, 1).
+        batches: images float32 (B, C, H, W) and labels int32 (B, 1), the shares of all processes.
         epoch: number of the epoch, 1 for the first; for messages.
+        communicator: gradients are averaged over its processes, of which each sees its share of a batch.
+        scale: of the loss, for half precision; an update whose gradients overflow is left out.
 
     Returns:
         Means over all updates, in float64.
@@ -47,22 +59,31 @@ def run_epoch(graph: TrainingGraph, solvers: SolverGroups, batches: Batches, epo
         NonFiniteLoss: the loss or a gradient is infinite or not a number; the parameters are those before that update.
     """
     sums, updates = np.zeros(3), 0
-    for images, labels in batches:
+    scale = LossScale(dynamic=False) if scale is None else scale
+    for whole_batch, whole_labels in batches:
         updates += 1
+        images, labels = shard(whole_batch, communicator), shard(whole_labels, communicator)
         graph.images.d = images
         graph.labels.d = labels
         graph.loss.forward(clear_no_need_grad=True)
         error = wrong_answers(graph.logits.d, labels) / len(labels)
-        found = np.array([graph.loss.d, graph.cross_entropy.d, error], np.float64)
+        found = communicator.mean_numbers(np.array([graph.loss.d, graph.cross_entropy.d, error], np.float64))
         finite = bool(np.isfinite(found[0]))
         if finite:
             solvers.zero_grad()
-            graph.loss.backward(clear_buffer=True)
+            graph.loss.backward(scale.value, clear_buffer=True)
+            communicator.mean(solvers.gradients())
             # A ReLU turns what is not a number into zero: the loss alone may look well while weights are lost.
             finite = solvers.gradients_are_finite()
+            if not finite and scale.overflowed():
+                sums += found
+                continue
         if not finite:
             raise NonFiniteLoss(f"epoch {epoch}, iteration {updates}: {_culprit(graph)}; lower the learning rate")
+        if scale.value != 1.0:
+            solvers.scale_gradients(1.0 / scale.value)
         solvers.update()
+        scale.went_well()
         sums += found
     if not updates:
         raise ValueError("an epoch without a batch")

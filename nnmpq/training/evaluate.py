@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import numpy as np
 
 from nnmpq.data import DataSet, Split, evaluation_batches
 from nnmpq.graph.accelerate import accelerate
+from nnmpq.parallel import ALONE, Communicator
 from nnmpq.training.graphs import EvaluationGraph
 
 SAMPLE = 65536  # numbers of a site that are kept; more would not change which width they need
@@ -25,13 +28,14 @@ class Evaluation:
     cross_entropy: float
 
 
-def evaluate(graph: EvaluationGraph, data: DataSet, split: Split) -> Evaluation:
+def evaluate(graph: EvaluationGraph, data: DataSet, split: Split, communicator: Communicator = ALONE) -> Evaluation:
     """Run a split through the evaluation graph, each image once; the filler of the last batch is left out.
 
     Args:
         graph: the evaluation graph.
         data: how pixels become numbers.
         split: images and labels.
+        communicator: its processes take turns at the batches.
 
     Raises:
         ValueError: the split is empty.
@@ -40,13 +44,16 @@ def evaluate(graph: EvaluationGraph, data: DataSet, split: Split) -> Evaluation:
         raise ValueError("nothing to evaluate: the split is empty")
     wrong, entropy = 0, 0.0
     with graph.fixed_weights():
-        for images, labels, count in evaluation_batches(data, split, graph.images.shape[0]):
+        for number, (images, labels, count) in enumerate(evaluation_batches(data, split, graph.images.shape[0])):
+            if number % communicator.size != communicator.rank:
+                continue
             graph.images.d = images
             graph.labels.d = labels
             graph.cross_entropies.forward(clear_buffer=True)
             wrong += wrong_answers(graph.logits.d[:count], labels[:count])
             entropy += float(np.sum(graph.cross_entropies.d[:count], dtype=np.float64))
-    return Evaluation(wrong / len(split), entropy / len(split))
+    wrong_share, mean_entropy = communicator.mean_numbers(np.array([wrong, entropy])) * communicator.size / len(split)
+    return Evaluation(float(wrong_share), float(mean_entropy))
 
 
 def wrong_answers(logits: np.ndarray, labels: np.ndarray) -> int:
@@ -78,7 +85,7 @@ def quantizer_inputs(graph: EvaluationGraph, data: DataSet, count: int) -> dict[
     split = Split(data.train.images[:count], data.train.labels[:count])
     network, sites = graph.quantized.network, graph.quantized.sites
     activations = [site.name for site in network.activations if site.name in sites]
-    sources = {name: sites[name].source for name in activations}
+    sources: dict[str, Any] = {name: sites[name].source for name in activations}
     output = graph.quantized.output
     if graph.clock is not None:
         # The evaluation's own fast functions run across what is wanted here.

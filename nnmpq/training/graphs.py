@@ -121,9 +121,7 @@ def _network(
     return images, nn.Variable((experiment.batch_size, 1)), quantize(logits, scheme)
 
 
-def build_training(
-    experiment: Experiment, data: DataSet, scheme: Scheme, *, accelerate: bool = False
-) -> TrainingGraph:
+def build_training(experiment: Experiment, data: DataSet, scheme: Scheme, *, accelerate: bool = False) -> TrainingGraph:
     """Build the training graph in the current parameter scope.
 
     Args:
@@ -160,5 +158,6 @@ def build_evaluation(
         variable.persistent = True
     fast = accelerate_where_possible(read_later) if accelerate else None
     if fast is None:
-        return EvaluationGraph(images, labels, quantized, *read_later)
-    return EvaluationGraph(images, labels, quantized, *fast.outputs, clock=fast.clock)
+        return EvaluationGraph(images, labels, quantized, quantized.output, cross_entropies)
+    logits, cross_entropies = fast.outputs
+    return EvaluationGraph(images, labels, quantized, logits, cross_entropies, fast.clock)

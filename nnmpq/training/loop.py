@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,29 @@ import nnabla as nn
 
 from nnmpq.budget import Budget
 from nnmpq.config.experiment import Experiment
-from nnmpq.config.scheme import budget_of, build_scheme
+from nnmpq.config.scheme import budget_of
 from nnmpq.cost import cost
 from nnmpq.data import DataSet, training_batches
+from nnmpq.parallel import Communicator
 from nnmpq.training import checkpoint as checkpoints
 from nnmpq.training import parameters
+from nnmpq.training.begin import BEST, build_graphs, checkpoint_of
 from nnmpq.training.epoch import Means, run_epoch
 from nnmpq.training.errors import BudgetError, TrainingError
 from nnmpq.training.evaluate import evaluate, quantizer_inputs
-from nnmpq.training.graphs import EvaluationGraph, TrainingGraph, build_evaluation, build_training
-from nnmpq.training.identity import check_same, identity
+from nnmpq.training.graphs import EvaluationGraph, TrainingGraph
+from nnmpq.training.identity import identity
+from nnmpq.training.machine import Machine
 from nnmpq.training.monitor import METRICS, Series, progress_bar, write_metrics
 from nnmpq.training.progress import DONE, FINETUNE, LEARN, PROJECT, Best, Progress, Row
 from nnmpq.training.project import check_reachable, project
 from nnmpq.training.result import Result
-from nnmpq.training.schedule import learning_rate
+from nnmpq.training.scaling import LossScale
+from nnmpq.training.schedule import rates
 from nnmpq.training.solvers import QUANTIZERS, WEIGHTS, SolverGroups, build_groups
 
 logger = logging.getLogger("nnmpq")
 
-BEST = "best.h5"
 CALIBRATION_IMAGES = 512
 
 
@@ -46,7 +48,9 @@ class _Run:
     budget: Budget
     training: TrainingGraph
     evaluation: EvaluationGraph
-    series: Series
+    series: Series | None
+    communicator: Communicator
+    scale: LossScale
     identity: dict[str, Any]
 
 
@@ -58,7 +62,7 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     monitor_folder: str | Path | None = None,
-    accelerate: bool = True,
+    machine: Machine | None = None,
 ) -> Result:
     """Train an experiment in the current parameter scope, which is cleared first.
 
@@ -74,7 +78,7 @@ def train(
             from the start where there is none. Otherwise what a former run left there is removed.
         quiet: no progress bar.
         monitor_folder: for the Monitor series instead of ``monitor/``.
-        accelerate: on a CPU, run on fast functions where this machine has them.
+        machine: what it runs on; fast CPU functions in one process if None.
 
     Returns:
         Accuracies, cost, policy and the evaluation network.
@@ -88,9 +92,16 @@ def train(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     known = identity(experiment, data)
-    found = _start(folder, known, resume)
+    machine = machine or Machine()
+    communicator = machine.communicator
+    if experiment.batch_size % communicator.size:
+        raise TrainingError(
+            f"batch_size = {experiment.batch_size}: {communicator.size} processes cannot share it evenly"
+        )
+    found = checkpoint_of(folder, known, resume, communicator)
     progress = Progress() if found is None else Progress.from_json(found.state["progress"])
-    training, evaluation = _build(experiment, data, accelerate)
+    share = attrs.evolve(experiment, batch_size=experiment.batch_size // communicator.size)
+    training, evaluation = build_graphs(share, data, machine.accelerate)
     budget = budget_of(experiment)
     if found is None:
         if len(data.train) < experiment.batch_size:
@@ -98,44 +109,17 @@ def train(
                 f"batch_size = {experiment.batch_size}: there are only {len(data.train)} training images"
             )
         check_reachable(evaluation.quantized, budget)
-    series = Series(Path(monitor_folder or folder / "monitor"), progress.history)
-    run = _Run(experiment, data, folder, quiet, budget, training, evaluation, series, known)
-    write_metrics(folder / METRICS, progress.history)
+    series = None
+    if communicator.rank == 0:
+        series = Series(Path(monitor_folder or folder / "monitor"), progress.history)
+        write_metrics(folder / METRICS, progress.history)
+    quiet = quiet or communicator.rank > 0
+    run = _Run(
+        experiment, data, folder, quiet, budget, training, evaluation, series, communicator, machine.scale, known
+    )
     if progress.phase != DONE:
         progress = _finish(run, _phases(run, progress, found))
     return _result(run, progress)
-
-
-def _start(folder: Path, known: dict[str, Any], resume: bool) -> checkpoints.Checkpoint | None:
-    """Find the checkpoint to go on from; a run that begins anew removes what it would mistake for its own."""
-    path = checkpoints.latest(folder) if resume else None
-    if path is None:
-        if resume:
-            logger.info("%s: no checkpoint, starting from the beginning", folder)
-        shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
-        (folder / BEST).unlink(missing_ok=True)
-        return None
-    found = checkpoints.read(path)
-    check_same(path, found.state["identity"], known)
-    logger.info("%s: going on", path)
-    return found
-
-
-def _build(experiment: Experiment, data: DataSet, accelerate: bool) -> tuple[TrainingGraph, EvaluationGraph]:
-    nn.clear_parameters()
-    loaded = [] if experiment.weightfile is None else parameters.load_weightfile(experiment.weightfile)
-    scheme = build_scheme(experiment)
-    try:
-        training = build_training(experiment, data, scheme, accelerate=accelerate)
-        evaluation = build_evaluation(experiment, data, scheme, accelerate=accelerate)
-    except ValueError as error:
-        source = "" if experiment.weightfile is None else f" (weightfile = {experiment.weightfile})"
-        raise TrainingError(f"{experiment.name}{source}: {error}") from error
-    if experiment.weightfile is not None:
-        outputs = (training.loss, evaluation.cross_entropies)
-        unused = parameters.drop_unused(loaded, outputs, experiment.weightfile)
-        logger.info("%s: %d parameters used, %d not", experiment.weightfile, len(loaded) - len(unused), len(unused))
-    return training, evaluation
 
 
 def _phases(run: _Run, progress: Progress, found: checkpoints.Checkpoint | None) -> Progress:
@@ -172,22 +156,10 @@ def _epochs(
     return progress
 
 
-def _rates(experiment: Experiment, epoch: int) -> tuple[float, float]:
-    """Learning rates of weights and quantizer parameters in an epoch, 0 for the first."""
-    decay, milestones = experiment.learning_rate_decay, experiment.milestones
-    if epoch >= experiment.epochs and experiment.finetune_learning_rate is not None:
-        return experiment.finetune_learning_rate, 0.0
-    epoch = min(epoch, experiment.epochs - 1)
-    initial = experiment.quantizer_learning_rate
-    rates = (experiment.initial_learning_rate, initial or experiment.initial_learning_rate)
-    weights, quantizers = (learning_rate(rate, milestones, decay, epoch) for rate in rates)
-    return weights, quantizers
-
-
 def _epoch(run: _Run, progress: Progress, solvers: SolverGroups) -> Progress:
     """Train and validate one epoch."""
     experiment = run.experiment
-    weight_rate, quantizer_rate = _rates(experiment, progress.epoch)
+    weight_rate, quantizer_rate = rates(experiment, progress.epoch)
     solvers.set_learning_rate(WEIGHTS, weight_rate)
     solvers.set_learning_rate(QUANTIZERS, quantizer_rate)
     batches = training_batches(
@@ -200,14 +172,16 @@ def _epoch(run: _Run, progress: Progress, solvers: SolverGroups) -> Progress:
     number = progress.epoch + 1
     total = len(run.data.train) // experiment.batch_size
     shown = progress_bar(batches, total, f"{progress.phase} {number}", run.quiet)
-    means = run_epoch(run.training, solvers, shown, number)
-    rates = (weight_rate, quantizer_rate if QUANTIZERS in solvers.groups else None)
-    return _validate(run, attrs.evolve(progress, epoch=number), means, rates)
+    means = run_epoch(run.training, solvers, shown, number, run.communicator, run.scale)
+    used = (weight_rate, quantizer_rate if QUANTIZERS in solvers.groups else None)
+    return _validate(run, attrs.evolve(progress, epoch=number), means, used)
 
 
 def _validate(run: _Run, progress: Progress, means: Means | None, rates: tuple[float | None, float | None]) -> Progress:
     """Validate, write best.h5 if this is the best so far, and note the epoch."""
-    found = evaluate(run.evaluation, run.data, run.data.validation)
+    # Running statistics are a process' own until here; from here on all parameters are equal again.
+    run.communicator.mean([v.data for v in _statistics().values()])
+    found = evaluate(run.evaluation, run.data, run.data.validation, run.communicator)
     bits = run.evaluation.quantized.bit_numbers()
     used = cost(run.evaluation.quantized.network, bits)
     row = Row(
@@ -225,11 +199,17 @@ def _validate(run: _Run, progress: Progress, means: Means | None, rates: tuple[f
         quantizer_learning_rate=rates[1],
     )
     progress, better = progress.offer(row, bits, run.budget.met_by(used))
-    if better:
-        parameters.save_h5(run.folder / BEST)
-    write_metrics(run.folder / METRICS, progress.history)
-    run.series.add(row)
+    if run.series is not None:
+        if better:
+            parameters.save_h5(run.folder / BEST)
+        write_metrics(run.folder / METRICS, progress.history)
+        run.series.add(row)
     return progress
+
+
+def _statistics() -> dict[str, nn.Variable]:
+    """The parameters that no solver moves, and so differ between processes, in the order of their names."""
+    return {name: v for name, v in sorted(nn.get_parameters(grad_only=False).items()) if not v.need_grad}
 
 
 def _project(run: _Run, progress: Progress) -> Progress:
@@ -248,14 +228,17 @@ def _finish(run: _Run, progress: Progress) -> Progress:
     """Read the test images with the best parameters, and close the run."""
     if progress.best is None:
         raise BudgetError(f"{run.experiment.name}: no epoch met the budget {run.budget.limits()}")
+    run.communicator.barrier()
     parameters.load_h5(run.folder / BEST)
-    found = evaluate(run.evaluation, run.data, run.data.test)
+    found = evaluate(run.evaluation, run.data, run.data.test, run.communicator)
     done = attrs.evolve(progress, phase=DONE, test_error=found.error, test_cross_entropy=found.cross_entropy)
     _save(run, done, None)
     return done
 
 
 def _save(run: _Run, progress: Progress, solvers: SolverGroups | None) -> None:
+    if run.communicator.rank > 0:
+        return
     # One number a save: the rows, and one more once all is done.
     number = len(progress.history) + int(progress.phase == DONE)
     kept = checkpoints.Checkpoint(

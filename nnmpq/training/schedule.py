@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nnmpq.config.experiment import Experiment
+
 
 def learning_rate(first: float, milestones: Sequence[int], decay: float, epoch: int) -> float:
     """Return the learning rate of an epoch: the first one, times `decay` for every milestone passed.
@@ -19,3 +21,20 @@ def learning_rate(first: float, milestones: Sequence[int], decay: float, epoch: 
         [1.0, 1.0, 0.5, 0.25]
     """
     return first * decay ** sum(epoch >= milestone for milestone in milestones)
+
+
+def rates(experiment: Experiment, epoch: int) -> tuple[float, float]:
+    """Return the learning rates of weights and quantizer parameters in an epoch.
+
+    Args:
+        experiment: first rates, milestones and decay.
+        epoch: 0 for the first.
+    """
+    decay, milestones = experiment.learning_rate_decay, experiment.milestones
+    if epoch >= experiment.epochs and experiment.finetune_learning_rate is not None:
+        return experiment.finetune_learning_rate, 0.0
+    epoch = min(epoch, experiment.epochs - 1)
+    initial = experiment.quantizer_learning_rate
+    first = (experiment.initial_learning_rate, initial or experiment.initial_learning_rate)
+    weights, quantizers = (learning_rate(rate, milestones, decay, epoch) for rate in first)
+    return weights, quantizers

@@ -66,6 +66,15 @@ class SolverGroups:
         """Return whether no gradient is infinite or not a number."""
         return not any(group.solver.check_inf_or_nan_grad() for group in self.groups.values())
 
+    def gradients(self) -> list[Any]:
+        """Return the gradients of all parameters, always in the same order."""
+        return [v.grad for group in self.groups.values() for v in group.solver.get_parameters().values()]
+
+    def scale_gradients(self, factor: float) -> None:
+        """Multiply every gradient."""
+        for group in self.groups.values():
+            group.solver.scale_grad(factor)
+
     def update(self) -> None:
         """Update every group."""
         for group in self.groups.values():

@@ -9,7 +9,7 @@ import nnabla as nn
 import numpy as np
 from nnabla.function import PythonFunction
 
-from nnmpq.quantizers.buffers import float_view
+from nnmpq.quantizers.buffers import float_view, floats_at
 
 # `Context.__repr__` and friends are slow; one fixed context serves every call.
 CPU = nn.Context(["cpu:float"], "CpuCachedArray", "0")
@@ -29,7 +29,7 @@ class Scratch:
 
     def floats(self, size: int) -> np.ndarray:
         """Return so many float32 numbers, flat, contents undefined."""
-        return np.frombuffer((ctypes.c_float * size).from_address(self.pointer(4 * size)), np.float32)
+        return floats_at(self.pointer(4 * size), size)
 
 
 class CpuFunction(PythonFunction):

@@ -12,6 +12,7 @@ from nnmpq.graph.accelerate import elementwise_kernels
 from nnmpq.graph.accelerate.base import CpuFunction, Scratch, pointer, put, view
 from nnmpq.graph.accelerate.weights import BlockedWeight, WeightClock
 from nnmpq.onednn.convolution import ConvolutionSpec, convolution_plan
+from nnmpq.quantizers.buffers import floats_at
 from nnmpq.threads import threads
 
 
@@ -25,8 +26,7 @@ def convolved_size(
         (16, 16)
     """
     return tuple(
-        (length + 2 * p - d * (k - 1) - 1) // s + 1
-        for length, k, s, p, d in zip(size, kernel, stride, pad, dilation)
+        (length + 2 * p - d * (k - 1) - 1) // s + 1 for length, k, s, p, d in zip(size, kernel, stride, pad, dilation)
     )
 
 
@@ -54,9 +54,7 @@ class Convolution(CpuFunction):
         out = inputs[1].shape[0]
         size_out = convolved_size(size, kernel, *geometry)
         group = given.get("group", channels)
-        spec = ConvolutionSpec(
-            batch, channels, tuple(size), out, size_out, kernel, *geometry, group, len(inputs) > 2
-        )
+        spec = ConvolutionSpec(batch, channels, tuple(size), out, size_out, kernel, *geometry, group, len(inputs) > 2)
         self.plan = convolution_plan(spec, threads())
         outputs[0].reset_shape((batch, *size_out, out), True)
 
@@ -104,7 +102,7 @@ class Convolution(CpuFunction):
             if layout.move is not None:
                 layout.move(made, target)
             if accumulate[1]:
-                elementwise_kernels.accumulate(_floats(plain, inputs[1].size), view(inputs[1].grad))
+                elementwise_kernels.accumulate(floats_at(plain, inputs[1].size), view(inputs[1].grad))
         if bias is not None and wanted[2]:
             put(inputs[2].grad, bias, accumulate[2])
 
@@ -175,13 +173,7 @@ class Deconvolution(CpuFunction):
             if layout.move is not None:
                 layout.move(made, target)
             if accumulate[1]:
-                elementwise_kernels.accumulate(_floats(plain, inputs[1].size), view(inputs[1].grad))
+                elementwise_kernels.accumulate(floats_at(plain, inputs[1].size), view(inputs[1].grad))
         if len(inputs) > 2 and propagate_down[2]:
             g = view(outputs[0].grad).reshape(-1, inputs[2].size)
             put(inputs[2].grad, g.sum(0, dtype=np.float64), accumulate[2])
-
-
-def _floats(address: int, size: int) -> np.ndarray:
-    import ctypes
-
-    return np.frombuffer((ctypes.c_float * size).from_address(address), np.float32)

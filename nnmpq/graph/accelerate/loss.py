@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit, prange
 
 from nnmpq.graph.accelerate.base import CPU, CpuFunction, view
+from nnmpq.quantizers.buffers import floats_at
 
 
 @njit(parallel=True, error_model="numpy", cache=True)
@@ -56,10 +57,9 @@ class SoftmaxCrossEntropy(CpuFunction):
         self.probabilities = np.empty(inputs[0].shape, np.float32)
 
     def _labels(self, variable: Any) -> np.ndarray:
-        pointer = variable.data.data_ptr(np.int32, CPU, False)
-        import ctypes
-
-        return np.frombuffer((ctypes.c_int32 * variable.size).from_address(pointer), np.int32)
+        # As whole numbers, whatever they were assigned as.
+        address = variable.data.data_ptr(np.int32, CPU, False)
+        return floats_at(address, variable.size).view(np.int32)
 
     def forward_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
         """Compute probabilities and entropies."""

@@ -112,9 +112,7 @@ class Normalise(CpuFunction):
             keep = 2 if accumulate[5] else 1
             gs = view(inputs[5].grad, keep == 1).reshape(z.shape)
         affine = (self.mean, self.scale, self.beta)
-        kernels.gradient_sums(
-            z, s, joins, g, *affine, low, high, step, follow.signed, gs, keep, self.sums, self.ranges
-        )
+        kernels.gradient_sums(z, s, joins, g, *affine, low, high, step, follow.signed, gs, keep, self.sums, self.ranges)
         total = statistics.channel_gradients(
             self.sums, self.count, self.batch_stat, self.inverse, self.offset, self.slope
         )
@@ -135,8 +133,12 @@ class Normalise(CpuFunction):
 
 
 def normalise(
-    scratch: Scratch, z: nn.Variable, statistics_inputs: Sequence[nn.Variable], arguments: dict[str, Any],
-    follow: Follow, rest: Sequence[nn.Variable],
+    scratch: Scratch,
+    z: nn.Variable,
+    statistics_inputs: Sequence[nn.Variable],
+    arguments: dict[str, Any],
+    follow: Follow,
+    rest: Sequence[nn.Variable],
 ) -> nn.Variable:
     """Build the function from the arguments of nnabla's BatchNormalization.
 

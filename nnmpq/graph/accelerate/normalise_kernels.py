@@ -1,6 +1,7 @@
 """Batch normalization with what follows it, a sum, a clip and a rounding, in two passes over memory each way.
 
-Tensors are (rows, width): width is a whole number of times the channels, so that short channel axes fill vector registers.
+Tensors are (rows, width): width is a whole number of times the channels, so that short channel axes fill vector
+registers.
 Each block of rows is one task with sums of its own; no sum depends on which thread took the block.
 """
 

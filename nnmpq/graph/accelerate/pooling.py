@@ -55,9 +55,7 @@ class Pooling(CpuFunction):
         batch, *size, channels = inputs[0].shape
         kernel = tuple(self.kernel or size)
         size_out = pooled_size(size, kernel, self.stride, self.pad, self.ignore_border)
-        spec = PoolingSpec(
-            self.algorithm, batch, channels, tuple(size), size_out, kernel, self.stride, self.pad
-        )
+        spec = PoolingSpec(self.algorithm, batch, channels, tuple(size), size_out, kernel, self.stride, self.pad)
         self.plan = pooling_plan(spec, threads())
         outputs[0].reset_shape((batch, *size_out, channels), True)
         self.workspace = []

@@ -17,8 +17,7 @@ from nnmpq.graph.accelerate.pooling import Pooling, pooled_size
 from nnmpq.graph.accelerate.work import Work
 from nnmpq.onednn.pooling import AVERAGE_WITH_PAD, AVERAGE_WITHOUT_PAD, MAXIMUM
 
-Outputs = "Sequence[nn.Variable] | None"
-Rule = Callable[[Work, Any, Sequence[nn.Variable]], Outputs]
+Rule = Callable[[Work, Any, Sequence[nn.Variable]], "Sequence[nn.Variable] | None"]
 
 
 def _planar(function: Any) -> bool:

@@ -82,7 +82,14 @@ class _Compiler:
         return self.places[v]
 
     def emit(
-        self, opcode: int, out: int, count: int, a: int, a_step: int = 1, b: int = 0, b_step: int = 0,
+        self,
+        opcode: int,
+        out: int,
+        count: int,
+        a: int,
+        a_step: int = 1,
+        b: int = 0,
+        b_step: int = 0,
         constant: float = 0.0,
     ) -> None:
         self.rows.append((opcode, out, count, a, a_step, b, b_step))

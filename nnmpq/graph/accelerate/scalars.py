@@ -1,4 +1,4 @@
-"""All arithmetic on quantizer parameters and costs in one function, where a function each would cost more than it does."""
+"""All arithmetic on quantizer parameters and costs in one function: one each would cost more than it does."""
 
 from __future__ import annotations
 

@@ -60,7 +60,11 @@ def test_grouped_convolution(group, stride):
 @pytest.mark.parametrize("channels", [1, 5, 32])
 def test_depthwise_convolution(multiplier, given, channels):
     def build():
-        x, w, b = leaf((2, channels, 9, 8), 1), leaf((channels * multiplier, 3, 3), 2), leaf((channels * multiplier,), 3)
+        x, w, b = (
+            leaf((2, channels, 9, 8), 1),
+            leaf((channels * multiplier, 3, 3), 2),
+            leaf((channels * multiplier,), 3),
+        )
         return F.depthwise_convolution(x, w, b, multiplier=multiplier, **given), {"x": x, "w": w, "b": b}
 
     assert _accelerated(compare(build), "Convolution")
