@@ -11,7 +11,7 @@ import numba
 from numba import config
 
 # Two pools on the same cores would spin against each other. Where OpenMP is missing numba takes what there is.
-config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
 
 
 @functools.lru_cache(maxsize=1)
@@ -25,7 +25,7 @@ def _openmp() -> Any:
 def available_threads() -> int:
     """Return the number of cores that this process may use, at most what NUMBA_NUM_THREADS allows."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(min(cores, config.NUMBA_NUM_THREADS))
+    return int(min(cores, config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 def set_threads(count: int | None = None) -> int:
