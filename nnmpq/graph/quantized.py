@@ -12,6 +12,7 @@ from nnabla.parameter import get_parameter_or_create
 from nnmpq.graph.network import Network, Site
 from nnmpq.graph.settings import FLOAT_BITS
 from nnmpq.quantizers import name_of
+from nnmpq.quantizers.mixture import CandidateMixture
 
 
 @attrs.frozen(eq=False)
@@ -34,8 +35,10 @@ class Quantized:
 
     @property
     def quantizer_name(self) -> str:
-        """The quantizer's registered name, "float" without one."""
-        return "float" if self.quantizer is None else name_of(self.quantizer)
+        """The quantizer's registered name, a mixture's candidates' name, "float" without one."""
+        if self.quantizer is None:
+            return "float"
+        return self.quantizer.quantizer if isinstance(self.quantizer, CandidateMixture) else name_of(self.quantizer)
 
     def values(self) -> dict[str, np.ndarray]:
         """Return the raw parameters as numbers."""

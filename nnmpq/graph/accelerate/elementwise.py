@@ -48,6 +48,43 @@ class Clip(CpuFunction):
             kernels.clip_gradient(y, g, self.low, self.high, gx, accumulate[0])
 
 
+class FixedPoint(CpuFunction):
+    """y = step * round(clip(x, low, high) / step); the gradient is 1, or 1 inside the range where `masked`."""
+
+    def __init__(self, scratch: Scratch, step: float, low: float, high: float, masked: bool) -> None:
+        super().__init__(scratch)
+        self.step, self.low, self.high = np.float32(step), np.float32(low), np.float32(high)
+        self.masked = masked
+
+    def grad_depends_input_data(self, i: int, j: int) -> bool:
+        """The input tells where the gradient goes."""
+        return self.masked
+
+    def setup_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
+        """Give the output the input's shape."""
+        outputs[0].reset_shape(inputs[0].shape, True)
+
+    def forward_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
+        """Quantize."""
+        kernels.fixed_point(view(inputs[0].data), self.step, self.low, self.high, view(outputs[0].data, True))
+
+    def backward_impl(
+        self,
+        inputs: Sequence[nn.Variable],
+        outputs: Sequence[nn.Variable],
+        propagate_down: Sequence[bool],
+        accumulate: Sequence[bool],
+    ) -> None:
+        """Let the gradient through."""
+        if not propagate_down[0]:
+            return
+        g, gx = view(outputs[0].grad), view(inputs[0].grad, not accumulate[0])
+        if self.masked:
+            kernels.gradient_inside(view(inputs[0].data), g, self.low, self.high, gx, accumulate[0])
+        else:
+            (kernels.accumulate if accumulate[0] else kernels.copy)(g, gx)
+
+
 class Addition(CpuFunction):
     """y = the sum of inputs of one shape."""
 
@@ -115,6 +152,40 @@ class ConcatenateLast(CpuFunction):
             if wanted:
                 kernels.take_columns(g, first, view(variable.grad, not adds).reshape(-1, width), adds)
             first += width
+
+
+class ConcatenateRows(CpuFunction):
+    """Inputs one after the other along the first axis."""
+
+    def grad_depends_input_data(self, i: int, j: int) -> bool:
+        """Gradients are cut out of the output's."""
+        return False
+
+    def setup_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
+        """Add up the first axes."""
+        outputs[0].reset_shape((sum(v.shape[0] for v in inputs), *inputs[0].shape[1:]), True)
+
+    def forward_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
+        """Copy each to its place."""
+        y, first = view(outputs[0].data, True), 0
+        for variable in inputs:
+            kernels.copy(view(variable.data), y[first : first + variable.size])
+            first += variable.size
+
+    def backward_impl(
+        self,
+        inputs: Sequence[nn.Variable],
+        outputs: Sequence[nn.Variable],
+        propagate_down: Sequence[bool],
+        accumulate: Sequence[bool],
+    ) -> None:
+        """Take each one's part."""
+        g, first = view(outputs[0].grad), 0
+        for variable, wanted, adds in zip(inputs, propagate_down, accumulate):
+            if wanted:
+                move = kernels.accumulate if adds else kernels.copy
+                move(g[first : first + variable.size], view(variable.grad, not adds))
+            first += variable.size
 
 
 class PadLast(CpuFunction):

@@ -66,6 +66,36 @@ def clip_gradient(y, g, low, high, gx, adds):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, error_model="numpy", cache=True)
+def fixed_point(x, step, low, high, y):  # type: ignore[no-untyped-def]
+    """Y = step * round(clip(x, low, high) / step), half away from zero, as nnabla's FixedPointQuantize."""
+    half = np.float32(0.5)
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        first = block * BLOCK
+        xs, ys = x[first : first + BLOCK], y[first : first + BLOCK]
+        for i in range(xs.size):
+            v = xs[i]
+            size = np.floor(abs(v) / step + half) * step
+            r = -size if v < np.float32(0) else size
+            r = low if v < low else r
+            ys[i] = high if v > high else r
+
+
+@njit(parallel=True, error_model="numpy", cache=True)
+def gradient_inside(x, g, low, high, gx, adds):  # type: ignore[no-untyped-def]
+    """Gradient of x: g where low <= x <= high."""
+    zero = np.float32(0)
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        first = block * BLOCK
+        xs, gs, out = x[first : first + BLOCK], g[first : first + BLOCK], gx[first : first + BLOCK]
+        if adds:
+            for i in range(xs.size):
+                out[i] += gs[i] if low <= xs[i] <= high else zero
+        else:
+            for i in range(xs.size):
+                out[i] = gs[i] if low <= xs[i] <= high else zero
+
+
+@njit(parallel=True, error_model="numpy", cache=True)
 def put_columns(x, y, first):  # type: ignore[no-untyped-def]
     """Y[:, first : first + width] = x."""
     rows, width = x.shape

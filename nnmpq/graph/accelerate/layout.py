@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import nnabla as nn
+import nnabla.functions as F
 
 from nnmpq.graph.accelerate import elementwise_kernels
 from nnmpq.graph.accelerate.base import CpuFunction, Scratch, pointer, view
@@ -64,34 +65,19 @@ class ChannelsFirst(_Border):
         outputs[0].reset_shape(shape, True)
 
 
-def first_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return (N, C, H, W) for (N, H, W, C).
+def _one_pixel(size: Sequence[int]) -> bool:
+    """Whether both orders are the same one and nothing need be moved on all threads.
 
-    Example:
-        >>> first_shape((8, 32, 30, 3))
-        (8, 3, 32, 30)
+    Not a reshape: nnabla's has a fixed batch size, and a graph follows an input that is given another.
     """
-    return (shape[0], shape[-1], *shape[1:-1])
-
-
-def last_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return (N, H, W, C) for (N, C, H, W)."""
-    return (shape[0], *shape[2:], shape[1])
-
-
-def same_memory(shape: Sequence[int]) -> bool:
-    """Return whether (N, C, H, W) is stored alike in both orders: one channel or one pixel."""
-    pixels = 1
-    for length in shape[2:]:
-        pixels *= length
-    return shape[1] == 1 or pixels == 1
+    return all(length == 1 for length in size)
 
 
 def to_last(scratch: Scratch, v: nn.Variable) -> nn.Variable:
     """Return a channels-first variable with its channels last."""
-    return ChannelsLast(scratch)(v)
+    return F.transpose(v, (0, 2, 3, 1)) if _one_pixel(v.shape[2:]) else ChannelsLast(scratch)(v)
 
 
 def to_first(scratch: Scratch, v: nn.Variable) -> nn.Variable:
     """Return a channels-last variable with its channels first."""
-    return ChannelsFirst(scratch)(v)
+    return F.transpose(v, (0, 3, 1, 2)) if _one_pixel(v.shape[1:3]) else ChannelsFirst(scratch)(v)

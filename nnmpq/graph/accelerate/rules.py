@@ -9,7 +9,7 @@ import nnabla as nn
 
 from nnmpq.graph.accelerate.affine import Affine
 from nnmpq.graph.accelerate.convolution import Convolution, Deconvolution
-from nnmpq.graph.accelerate.elementwise import Addition, Clip, ConcatenateLast, PadLast
+from nnmpq.graph.accelerate.elementwise import Addition, Clip, ConcatenateLast, ConcatenateRows, FixedPoint, PadLast
 from nnmpq.graph.accelerate.loss import SoftmaxCrossEntropy
 from nnmpq.graph.accelerate.normalise import Follow, normalise
 from nnmpq.graph.accelerate.patterns import RECTIFIERS
@@ -99,7 +99,20 @@ def concatenate(work: Work, function: Any, inputs: Sequence[nn.Variable]) -> Seq
         return [work.mark(ConcatenateLast(work.scratch)(*(work.last(v) for v in inputs)))]
     if axis == ndim - 1 and not any(work.is_last(v) for v in inputs):
         return [ConcatenateLast(work.scratch)(*inputs)]
+    if axis == 0 and not any(work.is_last(v) for v in inputs):
+        return [ConcatenateRows(work.scratch)(*inputs)]
     return None
+
+
+def fixed_point(work: Work, function: Any, inputs: Sequence[nn.Variable]) -> Sequence[nn.Variable]:
+    """The quantizer of a given width and step, in the order that its input has."""
+    given = function.info.args
+    levels = 2 ** (given["n"] - 1) - 1 if given["sign"] else 2 ** given["n"] - 1
+    high = levels * given["delta"]
+    made = FixedPoint(work.scratch, given["delta"], -high if given["sign"] else 0.0, high, given["ste_fine_grained"])(
+        inputs[0]
+    )
+    return [work.mark(made) if work.is_last(inputs[0]) else made]
 
 
 def pad(work: Work, function: Any, inputs: Sequence[nn.Variable]) -> Sequence[nn.Variable] | None:
@@ -171,15 +184,17 @@ RULES: dict[str, Rule] = {
     "GlobalAveragePooling": global_pooling,
     "Concatenate": concatenate,
     "Pad": pad,
+    "FixedPointQuantize": fixed_point,
     "SoftmaxCrossEntropy": loss,
     "UniformQuantizerCore": quantizer,
     "Pow2QuantizerCore": quantizer,
     "WeightQuantizerCore": quantizer,
+    "MixtureCore": quantizer,
 }
 
 # Functions of one tensor that treat every element alike: they run in whichever order their input has.
 EITHER_ORDER = {
-    "Abs", "AddScalar", "ELU", "Exp", "FixedPointQuantize", "HardSigmoid", "HardTanh", "Identity", "LeakyReLU",
+    "Abs", "AddScalar", "ELU", "Exp", "HardSigmoid", "HardTanh", "Identity", "LeakyReLU",
     "MaximumScalar", "Mish", "MinimumScalar", "MulScalar", "Pow2Quantize", "PowScalar", "RDivScalar", "RSubScalar",
     "Round", "SELU", "Sigmoid", "Sign", "SoftPlus", "Swish", "Tanh",
 }  # fmt: skip

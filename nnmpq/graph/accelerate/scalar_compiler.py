@@ -39,9 +39,7 @@ def _supported(function: Any) -> bool:
     if len(outputs) != 1 or any(v.size > LARGEST_TENSOR for v in (*inputs, *outputs)):
         return False
     if name in BINARY:
-        return all(v.size in (1, outputs[0].size) for v in inputs) and (
-            inputs[0].shape == inputs[1].shape or outputs[0].size == 1
-        )
+        return all(v.size in (1, outputs[0].size) for v in inputs)
     if name in REDUCTIONS:
         return outputs[0].size == 1
     return name in UNARY or name == "Stack" or name == "Constant"

@@ -6,7 +6,6 @@ from typing import Any
 
 import attrs
 import nnabla as nn
-import nnabla.functions as F
 
 from nnmpq.graph.accelerate import layout
 from nnmpq.graph.accelerate.base import Scratch
@@ -44,8 +43,7 @@ class Work:
         if self.is_last(v):
             return v
         if v not in self.moved:
-            same = layout.same_memory(v.shape)
-            self.moved[v] = F.reshape(v, layout.last_shape(v.shape)) if same else layout.to_last(self.scratch, v)
+            self.moved[v] = layout.to_last(self.scratch, v)
             self.mark(self.moved[v])
         return self.moved[v]
 
@@ -54,7 +52,5 @@ class Work:
         if not self.is_last(v):
             return v
         if v not in self.moved:
-            shape = layout.first_shape(v.shape)
-            same = layout.same_memory(shape)
-            self.moved[v] = F.reshape(v, shape) if same else layout.to_first(self.scratch, v)
+            self.moved[v] = layout.to_first(self.scratch, v)
         return self.moved[v]
