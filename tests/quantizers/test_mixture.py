@@ -58,7 +58,7 @@ def reference(x: Any, p: Any, steps: Any, g: Any, grids: CandidateGrids) -> tupl
 
 def run(form: str, x: Any, p: Any, steps: Any, g: Any, grids: CandidateGrids, learn: bool) -> list[np.ndarray]:
     source, shares, widths = (nn.Variable.from_numpy_array(np.array(v, np.float32)) for v in (x, p, steps))
-    inputs = [source.apply(need_grad=True), shares.apply(need_grad=True), widths.apply(need_grad=learn)]
+    inputs = (source.apply(need_grad=True), shares.apply(need_grad=True), widths.apply(need_grad=learn))
     if form == "composed":
         y = composed(*inputs, grids)
     else:
