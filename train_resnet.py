@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from nnmpq.config.choices import ARCHITECTURES
 from nnmpq.runs import main
 
 if __name__ == "__main__":
-    sys.exit(main("train_resnet.py", architectures=("resnet", "resnet_digits")))
+    sys.exit(main("train_resnet.py", architectures=tuple(ARCHITECTURES)))

@@ -17,7 +17,8 @@ from nnmpq.config.errors import ConfigError
 from nnmpq.config.experiment import Experiment
 from nnmpq.config.reader import read_experiment, resolve_weightfile, to_cfg
 from nnmpq.config.scheme import budget_of
-from nnmpq.data import DataError, load
+from nnmpq.data import DataError, ImageOptions, load
+from nnmpq.data.worker_pool import default_workers
 from nnmpq.export.nnp import save_nnp
 from nnmpq.files import atomic_write
 from nnmpq.graph.rewrite import RewriteError
@@ -99,6 +100,18 @@ def start_of(experiment: Experiment) -> str:
         return ""
 
 
+def image_options(experiment: Experiment) -> ImageOptions:
+    """Return what an experiment's keys say about its images."""
+    return ImageOptions(
+        experiment.augmentation,
+        experiment.image_size,
+        experiment.resize,
+        experiment.colour,
+        experiment.crop_to_box,
+        experiment.corrupt_share,
+    )
+
+
 def run(
     experiment: Experiment,
     runs_dir: Path,
@@ -132,6 +145,7 @@ def run(
         train_images=experiment.train_images,
         test_images=experiment.test_images,
         seed=experiment.seed,
+        options=image_options(experiment),
     )
     # A resumed run keeps the file of the run that it goes on with; a changed experiment is refused by the checkpoint.
     if leads and not (resume and (folder / "config.cfg").exists()):
@@ -151,18 +165,21 @@ def run(
     return result
 
 
-def main(program: str, architectures: Sequence[str], argv: Sequence[str] | None = None) -> int:
+def main(
+    program: str, architectures: Sequence[str], argv: Sequence[str] | None = None, *, cfg: Path | None = None
+) -> int:
     """Run a ``train_*.py`` script.
 
     Args:
         program: name of the script, for its help.
         architectures: values of ``arch`` that it trains.
         argv: command line without the program, default `sys.argv`.
+        cfg: the file where the command line names none; without, it must.
 
     Returns:
         The exit status: 0, or 2 when something given by the user was wrong.
     """
-    arguments = parse_arguments(program, argv)
+    arguments = parse_arguments(program, argv, cfg)
     if arguments.processes > 1:
         if arguments.context != "cpu":
             print("error: --processes shares the cores of a CPU; for several GPUs: mpirun -n N", file=sys.stderr)
@@ -187,7 +204,8 @@ def train_one(
         if arguments.context != "cpu" and started_by_mpi():
             communicator = MpiCommunicator.start(context)
             context = context_of(arguments.context, str(communicator.local_rank), arguments.type_config)
-        machine = Machine(arguments.accelerate, communicator, scale_for(arguments.type_config))
+        workers = default_workers(communicator.size) if arguments.workers is None else arguments.workers
+        machine = Machine(arguments.accelerate, communicator, scale_for(arguments.type_config), workers)
         with nn.context_scope(context):
             experiment = read_experiment(arguments.cfg, arguments.experiment, arguments.overrides)
             if experiment.arch not in architectures:

@@ -13,7 +13,7 @@ import pytest
 from nnabla.utils.nnp_graph import NnpLoader
 
 from nnmpq.data import load
-from nnmpq.data.dataset import normalise
+from nnmpq.data.batches import normalise
 from nnmpq.export.nnp import read_manifest
 from nnmpq.policy import Policy
 from nnmpq.runs import main

@@ -36,12 +36,14 @@ class _Gpu(argparse.Action):
         namespace.context, namespace.device_id = "cudnn", values
 
 
-def build_parser(program: str) -> argparse.ArgumentParser:
+def build_parser(program: str, cfg: Path | None = None) -> argparse.ArgumentParser:
     """Return the parser of a ``train_*.py`` script.
 
     Args:
         program: name of the script.
+        cfg: the ``.cfg`` file where the command line names none; without, it must name one.
     """
+    default = "compulsory" if cfg is None else f"default: {cfg.name}"
     parser = argparse.ArgumentParser(
         prog=program,
         description="Train one experiment, a section of a .cfg file, and fill its run folder.",
@@ -50,7 +52,12 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("experiment", nargs="?", metavar="EXPERIMENT", help="section of the .cfg file; DEFAULT is one")
-    add("--cfg", metavar="FILE", help="the .cfg file with the experiments (compulsory)")
+    add(
+        "--cfg",
+        metavar="FILE",
+        default=None if cfg is None else str(cfg),
+        help=f"the .cfg file with the experiments ({default})",
+    )
     add(
         "--set",
         dest="overrides",
@@ -111,6 +118,13 @@ def build_parser(program: str) -> argparse.ArgumentParser:
         "other work takes some of the cores (default: 1)",
     )
     device.add_argument(
+        "--workers",
+        metavar="N",
+        type=_number,
+        help="processes that decode images, of each training process; 0: none, the training process decodes "
+        "(default: half of its cores; the result is the same)",
+    )
+    device.add_argument(
         "--no-accelerate",
         dest="accelerate",
         action="store_false",
@@ -119,12 +133,13 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
-def parse_arguments(program: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(program: str, argv: Sequence[str] | None = None, cfg: Path | None = None) -> argparse.Namespace:
     """Read the command line; ``--help``, ``--help-keys`` and ``--list`` print and leave.
 
     Args:
         program: name of the script.
         argv: the command line without the program; default `sys.argv`.
+        cfg: the file where the command line names none.
 
     Returns:
         experiment, cfg, overrides (``--data-dir`` among them), resume, quiet, model_save_path, monitor_path,
@@ -133,7 +148,7 @@ def parse_arguments(program: str, argv: Sequence[str] | None = None) -> argparse
     Raises:
         SystemExit: status 2 when the command line is wrong, with a message.
     """
-    parser = build_parser(program)
+    parser = build_parser(program, cfg)
     arguments = parser.parse_args(argv)
     if arguments.cfg is None:
         parser.error(f"which .cfg file? {_available()}")
@@ -153,6 +168,12 @@ def parse_arguments(program: str, argv: Sequence[str] | None = None) -> argparse
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or not int(text):
         raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 on is needed")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 0 on is needed")
     return int(text)
 
 

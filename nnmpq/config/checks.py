@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable
 
-from nnmpq.config.choices import ACTIVATION_QUANTIZERS, RESNET_DEPTHS, WEIGHT_QUANTIZERS, Choice
+import attrs
+
+from nnmpq.config.choices import ACTIVATION_QUANTIZERS, ARCHITECTURES, WEIGHT_QUANTIZERS, Choice
+from nnmpq.config.data_checks import check_data
 from nnmpq.config.errors import InvalidValue, did_you_mean
 
 if TYPE_CHECKING:
@@ -102,16 +105,34 @@ def check_relations(experiment: Experiment) -> None:
     Raises:
         InvalidValue: naming the key to change.
     """
-    for relation in (_depth, _limits, _bits, _exclusive, _targets, _milestones):
+    for relation in (_architecture, _limits, _bits, _exclusive, _targets, _milestones, check_data):
         relation(experiment)
 
 
-def _depth(experiment: Experiment) -> None:
-    depth = experiment.num_layers
-    if experiment.arch == "resnet" and depth not in RESNET_DEPTHS:
-        near = min(RESNET_DEPTHS, key=lambda known: abs(known - depth))
-        reason = f"must be one of {', '.join(map(str, RESNET_DEPTHS))}; nearest valid: {near}"
-        raise InvalidValue("num_layers", depth, reason)
+def _architecture(experiment: Experiment) -> None:
+    """Check that the network takes what is asked of it; what another takes must be at its default."""
+    taken = ARCHITECTURES[experiment.arch]
+    defaults = {field.name: field.default for field in attrs.fields(type(experiment))}
+    for key in dict.fromkeys(key for keys in ARCHITECTURES.values() for key in keys):
+        value = getattr(experiment, key)
+        if key not in taken and value != defaults[key]:
+            others = ", ".join(arch for arch, keys in ARCHITECTURES.items() if key in keys)
+            reason = f"arch = {experiment.arch} does not take it; leave it out, or take one of {others}"
+            raise InvalidValue(key, _shown(value), reason)
+        if taken.get(key) and value not in taken[key]:
+            raise InvalidValue(key, value, f"{_nearest_of(value, taken[key])} (arch = {experiment.arch})")
+
+
+def _shown(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _nearest_of(value: Any, known: tuple[Any, ...]) -> str:
+    """Say which of some words or numbers a value must be."""
+    if isinstance(value, str):
+        return str(one_of(known)(value))
+    near = min(known, key=lambda number: abs(number - value))
+    return f"must be one of {', '.join(map(str, known))}; nearest valid: {near}"
 
 
 def _limits(experiment: Experiment) -> None:
@@ -164,6 +185,9 @@ def _bits_of(experiment: Experiment, prefix: str, name: str, choice: Choice) -> 
 def _exclusive(experiment: Experiment) -> None:
     if experiment.policy is None:
         return
+    if experiment.auxiliary:
+        reason = f"policy = {experiment.policy} knows no auxiliary heads; nearest valid: False"
+        raise InvalidValue("auxiliary", True, reason)
     for key in ("w_quantize", "a_quantize"):
         value = getattr(experiment, key)
         if value is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 
@@ -49,11 +51,46 @@ ACTIVATION_QUANTIZERS: dict[str, Choice] = {
     "pact": Choice("pact", True, "pact"),
 }
 
-ARCHITECTURES = ("resnet", "resnet_digits")
-RESNET_DEPTHS = (20, 32, 44, 56, 110)
-DATASETS = ("cifar10", "digits")
-SHORTCUT_TYPES = ("", "b", "c")
+_SCALE: dict[str, tuple[Any, ...]] = {"scale_layer": ()}
+_WIDTH: dict[str, tuple[Any, ...]] = {"width_multiplier": (), **_SCALE}
+_FOUR_STAGES: dict[str, tuple[Any, ...]] = {"stem": ("imagenet", "cifar", "cifar_pooled"), **_WIDTH}
+_MOBILE: dict[str, tuple[Any, ...]] = {"stem": ("imagenet", "cifar"), **_WIDTH}
+_INCEPTION: dict[str, tuple[Any, ...]] = {"preactivation": (), "auxiliary": (), **_SCALE}
+_VGG: dict[str, tuple[Any, ...]] = {"hidden": (), **_WIDTH}
+
+# Of each architecture the keys that it takes, and their values; without any, whatever the key allows.
+ARCHITECTURES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "resnet": {"num_layers": (20, 32, 44, 56, 110), "shortcut_type": ("", "b", "c"), **_SCALE},
+    "resnet_digits": {"shortcut_type": ("", "b", "c"), **_SCALE},
+    "resnet18": _FOUR_STAGES,
+    "resnet34": _FOUR_STAGES,
+    "resnet50": _FOUR_STAGES,
+    "edmips_resnet18": _FOUR_STAGES,
+    "edmips_resnet50": _FOUR_STAGES,
+    "preact_resnet": {
+        "num_layers": (20, 32, 44, 56, 110, 182),
+        "shortcut_type": ("", "subsample", "conv"),
+        **_WIDTH,
+    },
+    "mobilenet_v1": _MOBILE,
+    "mobilenet_v2": _MOBILE,
+    "googlenet": _INCEPTION,
+    "inception_v3": _INCEPTION,
+    "vgg11": _VGG,
+    "vgg16": _VGG,
+    "vgg19": _VGG,
+    "densenet40": _SCALE,
+}
+DATASETS = (
+    *("cifar10", "cifar100", "digits", "mnist", "fashion_mnist"),
+    *("imagenet", "imagenette", "tiny_imagenet", "flowers102", "oxford_iiit_pet", "stanford_cars", "fgvc_aircraft"),
+    *("food101", "image_folder"),
+)
+# Their images stay in files, and are brought to the network's size as they are read.
+FILE_DATASETS = DATASETS[DATASETS.index("imagenet") :]
+BOX_DATASETS = ("stanford_cars", "fgvc_aircraft")
+COLOURS = ("cars", "cifar10", "half", "imagenet")
 OPTIMIZERS = ("momentum", "adam")
-AUGMENTATIONS = ("crop_flip", "none")
+AUGMENTATIONS = ("crop_flip", "none", "random_resized_crop")
 ACTIVATION_TARGETS = ("max", "sum")
 ACTIVATION_SITES = ("input", "relu", "sum", "branch", "pool", "linear", "nonlinearity")

@@ -12,9 +12,9 @@ from nnmpq.config.choices import (
     ACTIVATION_TARGETS,
     ARCHITECTURES,
     AUGMENTATIONS,
+    COLOURS,
     DATASETS,
     OPTIMIZERS,
-    SHORTCUT_TYPES,
 )
 from nnmpq.config.errors import InvalidValue
 from nnmpq.config.keys import group, scale_milestones
@@ -68,24 +68,78 @@ class Experiment:
     arch: str = _network(
         "resnet",
         TEXT,
-        "architecture: resnet (CIFAR) or resnet_digits (8x8 images)",
+        f"architecture: {', '.join(ARCHITECTURES)}; resnet is CIFAR's, resnet_digits is for 8x8 images",
         checks.one_of(ARCHITECTURES),
     )
-    num_layers: int = _network(20, INTEGER, "layers of the CIFAR ResNet: 20, 32, 44, 56 or 110")
+    num_layers: int = _network(
+        20, INTEGER, "layers of resnet and preact_resnet: 20, 32, 44, 56, 110; or 182 of the latter"
+    )
     shortcut_type: str = _network(
         "",
         TEXT,
-        "shortcuts: empty = pooled, padded with zeros; b = 1x1 convolution where channels change; c = always",
-        checks.one_of(SHORTCUT_TYPES),
+        "shortcuts: empty = without parameters, padded with zeros; resnet: b = 1x1 convolution where channels change, "
+        "c = always; preact_resnet: subsample or conv",
+    )
+    stem: str = _network(
+        "imagenet",
+        TEXT,
+        "form of the first layers, and in MobileNets strides, of networks for ImageNet: imagenet, cifar (images of "
+        "32 pixels) or, ResNets alone, cifar_pooled",
+    )
+    width_multiplier: float = _network(
+        1.0,
+        NUMBER,
+        "factor on the channels, 4 in the preact_resnet for CIFAR-100; no option of resnet, Inceptions and densenet40",
+        POSITIVE,
+    )
+    preactivation: bool = _network(
+        True, BOOLEAN, "googlenet, inception_v3: normalization before each convolution, as EdMIPS has it; else after it"
+    )
+    auxiliary: bool = _network(
+        False, BOOLEAN, "googlenet, inception_v3: train with the auxiliary heads; cost and policy leave them out"
+    )
+    hidden: tuple[int, ...] = _network(
+        (4096, 4096),
+        INTEGERS,
+        "vgg11, vgg16, vgg19: outputs of each hidden fully connected layer; empty: none, as usual for CIFAR",
+        checks.each(checks.at_least(1)),
     )
     scale_layer: bool = _network(False, BOOLEAN, "multiply the logits by one learned factor")
 
-    dataset: str = _data("cifar10", TEXT, "cifar10 or digits (in the package)", checks.one_of(DATASETS))
+    dataset: str = _data("cifar10", TEXT, f"data set: {', '.join(DATASETS)}", checks.one_of(DATASETS))
     data_dir: str | None = _data(
         None, optional(TEXT), "folder of the data set; none: the environment variable NNMPQ_DATA"
     )
     augmentation: str = _data(
-        "crop_flip", TEXT, "crop_flip (pad 4, random crop, mirror) or none", checks.one_of(AUGMENTATIONS)
+        "crop_flip",
+        TEXT,
+        "crop_flip (pad 4, random crop, mirror), none or, for images in files, random_resized_crop",
+        checks.one_of(AUGMENTATIONS),
+    )
+    image_size: int | None = _data(
+        None,
+        optional(INTEGER),
+        "height and width that images in files are brought to; none: the set's usual, mostly 224",
+        checks.at_least(8),
+    )
+    resize: int | None = _data(
+        None,
+        optional(INTEGER),
+        "short side of images in files before a window is cut out; none: the set's usual, mostly image_size * 256/224",
+        checks.at_least(8),
+    )
+    colour: str | None = _data(
+        None,
+        optional(TEXT),
+        "mean and deviation of the pixels: cars, cifar10, half (-1 to 1) or imagenet; none: the set's usual",
+        checks.one_of(COLOURS),
+    )
+    crop_to_box: bool = _data(False, BOOLEAN, "cut to the publisher's boxes first; for stanford_cars and fgvc_aircraft")
+    corrupt_share: float = _data(
+        0.01,
+        NUMBER,
+        "share of the training images in files that may be unreadable and are skipped",
+        checks.between(0, 1),
     )
     validation_images: int = _data(
         5000, INTEGER, "training images set aside; they pick the best epoch", checks.at_least(1)

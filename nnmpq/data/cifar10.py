@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from nnmpq.data.dataset import DataError, Split
+from nnmpq.data.dataset import Split
+from nnmpq.data.errors import DataError
 
 FOLDER = "cifar-10-batches-py"
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))

@@ -5,31 +5,19 @@ from __future__ import annotations
 import nnabla as nn
 import nnabla.functions as F
 import nnabla.initializer as I
-import nnabla.parametric_functions as PF
 import numpy as np
+
+from nnmpq.models.layers import classifier, convolution, normalised
 
 BLOCKS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18}
 SHORTCUTS = ("", "b", "c")
 
 
-def _normalised(x: nn.Variable, test: bool) -> nn.Variable:
-    return PF.batch_normalization(x, batch_stat=not test)
-
-
 def _convolution(
     x: nn.Variable, channels: int, kernel: int, stride: int, rng: np.random.RandomState | None
 ) -> nn.Variable:
-    fan_in, area = x.shape[1], kernel * kernel
-    limit = float(np.sqrt(6.0 / (area * (fan_in + channels))))
-    return PF.convolution(
-        x,
-        channels,
-        (kernel, kernel),
-        pad=(kernel // 2, kernel // 2),
-        stride=(stride, stride),
-        with_bias=False,
-        w_init=I.UniformInitializer((-limit, limit), rng=rng),
-    )
+    limit = float(np.sqrt(6.0 / (kernel * kernel * (x.shape[1] + channels))))
+    return convolution(x, channels, kernel, stride, weights=I.UniformInitializer((-limit, limit), rng=rng))
 
 
 def _shortcut(
@@ -38,7 +26,7 @@ def _shortcut(
     widens = x.shape[1] != channels
     if kind == "c" or (kind == "b" and widens):
         with nn.parameter_scope("shortcut_conv"):
-            return _normalised(_convolution(x, channels, 1, stride, rng), test)
+            return normalised(_convolution(x, channels, 1, stride, rng), test)
     if stride != 1:
         x = F.average_pooling(x, (1, 1), (stride, stride))
     if widens:
@@ -51,9 +39,9 @@ def _basic_block(
     x: nn.Variable, channels: int, stride: int, kind: str, test: bool, rng: np.random.RandomState | None
 ) -> nn.Variable:
     with nn.parameter_scope("basicblock1"):
-        h = F.relu(_normalised(_convolution(x, channels, 3, stride, rng), test))
+        h = F.relu(normalised(_convolution(x, channels, 3, stride, rng), test))
     with nn.parameter_scope("basicblock2"):
-        h = _normalised(_convolution(h, channels, 3, 1, rng), test)
+        h = normalised(_convolution(h, channels, 3, 1, rng), test)
     with nn.parameter_scope("basicblock_s"):
         s = _shortcut(x, channels, stride, kind, test, rng)
     return F.relu(F.add2(h, s))
@@ -67,7 +55,6 @@ def resnet(
     blocks: int = 3,
     widths: tuple[int, ...] = (16, 32, 64),
     shortcut_type: str = "",
-    scale_layer: bool = False,
     rng: np.random.RandomState | None = None,
 ) -> nn.Variable:
     """A residual network of three stages of basic blocks, after He et al.
@@ -79,7 +66,6 @@ def resnet(
         blocks: basic blocks a stage; depth is 6 * blocks + 2.
         widths: channels of each stage; every stage but the first halves the map.
         shortcut_type: "" subsamples and pads channels with zeros, "b" convolves where the width changes, "c" always.
-        scale_layer: multiply the logits by a learned scalar.
         rng: source of the initial weights; nnabla's own if None.
 
     Returns:
@@ -98,18 +84,10 @@ def resnet(
     if shortcut_type not in SHORTCUTS:
         raise ValueError(f"shortcut_type {shortcut_type!r}: one of {SHORTCUTS} is needed")
     with nn.parameter_scope("conv1"):
-        h = F.relu(_normalised(_convolution(x, widths[0], 3, 1, rng), test))
+        h = F.relu(normalised(_convolution(x, widths[0], 3, 1, rng), test))
     for stage, channels in enumerate(widths, start=1):
         for block in range(1, blocks + 1):
             stride = 2 if stage > 1 and block == 1 else 1
             with nn.parameter_scope(f"res{stage}/layer{block}"):
                 h = _basic_block(h, channels, stride, shortcut_type, test, rng)
-    h = F.average_pooling(h, h.shape[2:])
-    with nn.parameter_scope("fc"):
-        limit = 1.0 / float(np.sqrt(h.shape[1]))
-        uniform = I.UniformInitializer((-limit, limit), rng=rng)
-        y = PF.affine(h, classes, w_init=uniform, b_init=uniform)
-        if scale_layer:
-            scale = nn.parameter.get_parameter_or_create("scale_layer", (1, 1), I.ConstantInitializer(1))
-            y = F.mul2(y, scale)
-    return y
+    return classifier(h, classes, rng)

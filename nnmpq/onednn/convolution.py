@@ -116,7 +116,7 @@ class ConvolutionPlan:
             self._bias_handle(),
             self.destination.handle,
             *self._geometry(),
-            None,
+            session().attributes,
         )
         made = Primitive("dnnl_convolution_forward_primitive_desc_create", arguments, f"{self.spec}")
         roles = [(SOURCE, self.source), (WEIGHTS, made.layout(WEIGHTS_LAYOUT))]
@@ -136,7 +136,7 @@ class ConvolutionPlan:
             self.destination.handle,
             *self._geometry(),
             self.forward.description,
-            None,
+            session().attributes,
         )
         made = Primitive(
             "dnnl_convolution_backward_data_primitive_desc_create", arguments, f"{self.spec}", self.forward
@@ -160,7 +160,7 @@ class ConvolutionPlan:
             self.destination.handle,
             *self._geometry(),
             self.forward.description,
-            None,
+            session().attributes,
         )
         made = Primitive(
             "dnnl_convolution_backward_weights_primitive_desc_create", arguments, f"{self.spec}", self.forward

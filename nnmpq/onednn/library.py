@@ -15,6 +15,7 @@ PACKAGE = "onednn-cpu-gomp"
 FILE = "libdnnl.so.3"
 MAJOR = 3
 CPU = 1
+BORROWED = 1
 IN_ORDER = 1
 SUCCESS = 0
 
@@ -54,6 +55,8 @@ SIGNATURES: dict[str, list[Any]] = {
     "dnnl_memory_create": [POINTER(c_void_p), c_void_p, c_void_p, c_void_p],
     "dnnl_memory_set_data_handle": [c_void_p, c_void_p],
     "dnnl_memory_destroy": [c_void_p],
+    "dnnl_primitive_attr_create": [POINTER(c_void_p)],
+    "dnnl_primitive_attr_set_scratchpad_mode": [c_void_p, c_int],
     "dnnl_primitive_desc_query_md": [c_void_p, c_int, c_int],
     "dnnl_primitive_desc_destroy": [c_void_p],
     "dnnl_primitive_create": [POINTER(c_void_p), c_void_p],
@@ -95,12 +98,14 @@ class Session:
         functions: the library, every function declared.
         engine: the CPU.
         stream: calls run on it in order, and are done when they return.
+        attributes: of every primitive: who calls brings the memory that it needs meanwhile.
         version: of the library, such as "3.2.0".
     """
 
     functions: Any
     engine: c_void_p
     stream: c_void_p
+    attributes: c_void_p
     version: str
 
 
@@ -154,7 +159,10 @@ def session() -> Session:
     engine, stream = c_void_p(), c_void_p()
     check(functions.dnnl_engine_create(ctypes.byref(engine), CPU, 0), "making an engine")
     check(functions.dnnl_stream_create(ctypes.byref(stream), engine, IN_ORDER), "making a stream")
-    return Session(functions, engine, stream, version)
+    attributes = c_void_p()
+    check(functions.dnnl_primitive_attr_create(ctypes.byref(attributes)), "making attributes")
+    check(functions.dnnl_primitive_attr_set_scratchpad_mode(attributes, BORROWED), "setting attributes")
+    return Session(functions, engine, stream, attributes, version)
 
 
 def missing() -> str:

@@ -80,7 +80,7 @@ class PoolingPlan:
             self.source.handle,
             self.destination.handle,
             *self._geometry(),
-            None,
+            session().attributes,
         )
         made = Primitive("dnnl_pooling_forward_primitive_desc_create", arguments, f"{spec}")
         roles = [(SOURCE, self.source), (DESTINATION, self.destination)]
@@ -100,7 +100,7 @@ class PoolingPlan:
             self.destination.handle,
             *self._geometry(),
             self.forward.description,
-            None,
+            session().attributes,
         )
         made = Primitive("dnnl_pooling_backward_primitive_desc_create", arguments, f"{spec}", self.forward)
         roles = [(DESTINATION_GRADIENT, self.destination), (SOURCE_GRADIENT, self.source)]

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from ctypes import byref, c_int64, c_void_p
 from typing import Any
 
+import nnabla as nn
+import numpy as np
+
 from nnmpq.onednn.library import Argument, OneDnnError, check, session
 
 FLOAT32 = 3
 ANY = 1
-SOURCE, DESTINATION, WEIGHTS, BIAS, WORKSPACE = 1, 17, 33, 41, 64
+SOURCE, DESTINATION, WEIGHTS, BIAS, WORKSPACE, SCRATCHPAD = 1, 17, 33, 41, 64, 80
 SOURCE_GRADIENT, DESTINATION_GRADIENT, WEIGHTS_GRADIENT, BIAS_GRADIENT = 129, 145, 161, 169
 # What a primitive's descriptor can be asked for.
-WEIGHTS_LAYOUT, WEIGHTS_GRADIENT_LAYOUT, WORKSPACE_LAYOUT = 131, 132, 135
+WEIGHTS_LAYOUT, WEIGHTS_GRADIENT_LAYOUT, WORKSPACE_LAYOUT, SCRATCHPAD_LAYOUT = 131, 132, 135, 136
 
 
 def dims(values: Sequence[int]) -> Any:
@@ -101,6 +104,7 @@ class Primitive:
     def __init__(self, create: str, arguments: Sequence[Any], what: str, hint: Primitive | None = None) -> None:
         self.functions = session().functions
         self.stream = session().stream
+        self.context = nn.Context(["cpu:float"], "CpuCachedArray", "0")
         self.what = what
         self.hint = hint
         self.description, self.primitive = c_void_p(), c_void_p()
@@ -119,6 +123,10 @@ class Primitive:
 
     def bind(self, *roles: tuple[int, Layout]) -> None:
         """Say once which tensors a call gets, in this order."""
+        scratch = self.layout(SCRATCHPAD_LAYOUT)
+        self.scratch = (-(-scratch.size() // 4),)
+        if any(self.scratch):
+            roles = (*roles, (SCRATCHPAD, scratch))
         self.block = (Argument * len(roles))()
         self.count = len(roles)
         for position, (role, layout) in enumerate(roles):
@@ -134,6 +142,10 @@ class Primitive:
         place = self.functions.dnnl_memory_set_data_handle
         for memory, pointer in zip(self.memories, pointers):
             place(memory, pointer)
+        if len(pointers) < self.count:
+            # Out of nnabla's cache, where tensors that are done with have left theirs.
+            scratch = nn.NdArray(self.scratch)
+            place(self.memories[-1], scratch.data_ptr(np.float32, self.context, True))
         status = self.functions.dnnl_primitive_execute(self.primitive, self.stream, self.count, self.block)
         if status:
             check(status, self.what)
@@ -150,7 +162,7 @@ class Primitive:
 def reorder(source: Layout, destination: Layout) -> Primitive:
     """Return a primitive that copies from one layout to another; its pointers are from, to."""
     engine = session().engine
-    arguments = (source.handle, engine, destination.handle, engine, None)
+    arguments = (source.handle, engine, destination.handle, engine, session().attributes)
     primitive = Primitive("dnnl_reorder_primitive_desc_create", arguments, "reorder")
     primitive.bind((SOURCE, source), (DESTINATION, destination))
     return primitive

@@ -9,7 +9,6 @@ import nnabla as nn
 import numpy as np
 
 from nnmpq.parallel import ALONE, Communicator
-from nnmpq.parallel.communicator import shard
 from nnmpq.training.errors import NonFiniteLoss
 from nnmpq.training.evaluate import wrong_answers
 from nnmpq.training.graphs import TrainingGraph
@@ -47,7 +46,7 @@ def run_epoch(
     Args:
         graph: the training graph.
         solvers: what moves its parameters, with their learning rates set.
-        batches: images float32 (B, C, H, W) and labels int32 (B, 1), the shares of all processes.
+        batches: images float32 (B, C, H, W) and labels int32 (B, 1), this process' share of each.
         epoch: number of the epoch, 1 for the first; for messages.
         communicator: gradients are averaged over its processes, of which each sees its share of a batch.
         scale: of the loss, for half precision; an update whose gradients overflow is left out.
@@ -60,9 +59,8 @@ def run_epoch(
     """
     sums, updates = np.zeros(3), 0
     scale = LossScale(dynamic=False) if scale is None else scale
-    for whole_batch, whole_labels in batches:
+    for images, labels in batches:
         updates += 1
-        images, labels = shard(whole_batch, communicator), shard(whole_labels, communicator)
         graph.images.d = images
         graph.labels.d = labels
         graph.loss.forward(clear_no_need_grad=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import attrs
 import numpy as np
 
-from nnmpq.data import DataSet, Split, evaluation_batches
+from nnmpq.data import DataSet, Part, Split
+from nnmpq.data.feed import Feed
 from nnmpq.graph.accelerate import accelerate
 from nnmpq.parallel import ALONE, Communicator
 from nnmpq.training.graphs import EvaluationGraph
@@ -28,7 +31,13 @@ class Evaluation:
     cross_entropy: float
 
 
-def evaluate(graph: EvaluationGraph, data: DataSet, split: Split, communicator: Communicator = ALONE) -> Evaluation:
+def evaluate(
+    graph: EvaluationGraph,
+    data: DataSet,
+    split: Part,
+    communicator: Communicator = ALONE,
+    feed: Feed | None = None,
+) -> Evaluation:
     """Run a split through the evaluation graph, each image once; the filler of the last batch is left out.
 
     Args:
@@ -36,6 +45,7 @@ def evaluate(graph: EvaluationGraph, data: DataSet, split: Split, communicator: 
         data: how pixels become numbers.
         split: images and labels.
         communicator: its processes take turns at the batches.
+        feed: makes the batches, of the graph's size; one without worker processes if None.
 
     Raises:
         ValueError: the split is empty.
@@ -43,10 +53,9 @@ def evaluate(graph: EvaluationGraph, data: DataSet, split: Split, communicator: 
     if not len(split):
         raise ValueError("nothing to evaluate: the split is empty")
     wrong, entropy = 0, 0.0
+    feed = feed or _feed(graph, data, communicator)
     with graph.fixed_weights():
-        for number, (images, labels, count) in enumerate(evaluation_batches(data, split, graph.images.shape[0])):
-            if number % communicator.size != communicator.rank:
-                continue
+        for images, labels, count in feed.evaluation(split):
             graph.images.d = images
             graph.labels.d = labels
             graph.cross_entropies.forward(clear_buffer=True)
@@ -54,6 +63,12 @@ def evaluate(graph: EvaluationGraph, data: DataSet, split: Split, communicator: 
             entropy += float(np.sum(graph.cross_entropies.d[:count], dtype=np.float64))
     wrong_share, mean_entropy = communicator.mean_numbers(np.array([wrong, entropy])) * communicator.size / len(split)
     return Evaluation(float(wrong_share), float(mean_entropy))
+
+
+def _feed(graph: EvaluationGraph, data: DataSet, communicator: Communicator) -> Feed:
+    """Makes batches of the graph's size in this process."""
+    size = communicator.size
+    return Feed(data, graph.images.shape[0] * size, seed=0, rank=communicator.rank, size=size)
 
 
 def wrong_answers(logits: np.ndarray, labels: np.ndarray) -> int:
@@ -77,12 +92,13 @@ def quantizer_inputs(graph: EvaluationGraph, data: DataSet, count: int) -> dict[
     Args:
         graph: the evaluation graph.
         data: its training part gives the images.
-        count: images to run, at least 1; the first ones of the training part.
+        count: images to run, at least 1; the first ones of the training part or, where those are in files, which are
+            sorted by class, whole batches of any.
 
     Returns:
         By site name, float32, shape (n,), n at most 65536.
     """
-    split = Split(data.train.images[:count], data.train.labels[:count])
+    batch_size = graph.images.shape[0]
     network, sites = graph.quantized.network, graph.quantized.sites
     activations = [site.name for site in network.activations if site.name in sites]
     sources: dict[str, Any] = {name: sites[name].source for name in activations}
@@ -93,8 +109,8 @@ def quantizer_inputs(graph: EvaluationGraph, data: DataSet, count: int) -> dict[
         output = fast.outputs[0]
         sources = {name: fast.variables.get(source, source) for name, source in sources.items()}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in activations}
-    batches = -(-len(split) // graph.images.shape[0])
-    for images, _, valid in evaluation_batches(data, split, graph.images.shape[0]):
+    batches = -(-min(count, len(data.train)) // batch_size)
+    for images, valid in _calibration(data, count, batch_size):
         graph.images.d = images
         # Without clear_buffer every intermediate tensor is still there afterwards.
         output.forward()
@@ -102,6 +118,22 @@ def quantizer_inputs(graph: EvaluationGraph, data: DataSet, count: int) -> dict[
             numbers = source.d[:valid].reshape(-1)
             parts[name].append(_sample(numbers, SAMPLE // batches))
     return {name: np.concatenate(found) for name, found in parts.items()}
+
+
+def _calibration(data: DataSet, count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Training images as evaluation shows them, and how many of each batch count."""
+    train = data.train
+    if isinstance(train, Split):
+        chosen = train.take(np.arange(min(count, len(train))))
+        for images, _, valid in Feed(data, batch_size, seed=0).evaluation(chosen):
+            yield images, valid
+        return
+    assert data.settings is not None
+    # By the way of the training images, where one that cannot be read is skipped.
+    shown = attrs.evolve(data, settings=attrs.evolve(data.settings, training=data.settings.evaluation))
+    with Feed(shown, batch_size, seed=0) as feed:
+        for images, _ in islice(feed.training(0), -(-count // batch_size)):
+            yield images, batch_size
 
 
 def _sample(numbers: np.ndarray, size: int) -> np.ndarray:

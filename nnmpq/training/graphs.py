@@ -9,15 +9,20 @@ import attrs
 import nnabla as nn
 import nnabla.functions as F
 
+from nnmpq.config.choices import ARCHITECTURES
 from nnmpq.config.experiment import Experiment
 from nnmpq.cost import activations_max_kib, activations_sum_kib, weights_kib
 from nnmpq.data import DataSet
-from nnmpq.graph.accelerate import WeightClock, accelerate_where_possible
+from nnmpq.graph.accelerate import WeightClock, accelerate_where_possible, reserve
 from nnmpq.graph.quantize import QuantizedNetwork, quantize
 from nnmpq.graph.schemes import Scheme
+from nnmpq.graph.trace import trace
 from nnmpq.models import build
 
 ACTIVATION_COSTS = {"max": activations_max_kib, "sum": activations_sum_kib}
+# What the cross entropy of an auxiliary head counts in the loss: section 5 of "Going Deeper with Convolutions", and
+# the training of torchvision's Inception-V3.
+AUXILIARY_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
 
 
 @attrs.frozen
@@ -31,7 +36,7 @@ class TrainingGraph:
         logits: shape (B, classes).
         cross_entropy: mean over the batch, shape ().
         penalties: by name, what the loss adds for what exceeds a target, shape ().
-        loss: cross entropy plus penalties, shape ().
+        loss: cross entropy plus penalties, and that of the auxiliary heads where they are on, shape ().
     """
 
     images: nn.Variable
@@ -108,17 +113,15 @@ def _network(
     experiment: Experiment, data: DataSet, scheme: Scheme, test: bool
 ) -> tuple[nn.Variable, nn.Variable, QuantizedNetwork]:
     images = nn.Variable((experiment.batch_size, *data.shape))
-    logits = build(
-        experiment.arch,
-        images,
-        data.classes,
-        test=test,
-        seed=experiment.seed,
-        num_layers=experiment.num_layers,
-        shortcut_type=experiment.shortcut_type,
-        scale_layer=experiment.scale_layer,
-    )
-    return images, nn.Variable((experiment.batch_size, 1)), quantize(logits, scheme)
+    options = {key: getattr(experiment, key) for key in ARCHITECTURES[experiment.arch]}
+    if test:
+        options.pop("auxiliary", None)
+    logits = build(experiment.arch, images, data.classes, test=test, seed=experiment.seed, **options)
+    quantized = quantize(logits, scheme)
+    if isinstance(logits, tuple):
+        # The auxiliary heads only help training: what it costs is what is left without them.
+        quantized = attrs.evolve(quantized, network=trace(logits[0]))
+    return images, nn.Variable((experiment.batch_size, 1)), quantized
 
 
 def build_training(experiment: Experiment, data: DataSet, scheme: Scheme, *, accelerate: bool = False) -> TrainingGraph:
@@ -135,6 +138,9 @@ def build_training(experiment: Experiment, data: DataSet, scheme: Scheme, *, acc
     cross_entropy = F.mean(F.softmax_cross_entropy(logits, labels))
     added = penalties(experiment, quantized)
     loss = cross_entropy
+    for head in quantized.outputs[1:]:
+        weight = AUXILIARY_WEIGHTS[experiment.arch]
+        loss = F.add2(loss, F.mul_scalar(F.mean(F.softmax_cross_entropy(head, labels)), weight))
     for term in added.values():
         loss = F.add2(loss, term)
     read_later = [loss, cross_entropy, logits, *added.values()]
@@ -142,6 +148,7 @@ def build_training(experiment: Experiment, data: DataSet, scheme: Scheme, *, acc
         variable.persistent = True
     fast = accelerate_where_possible(read_later) if accelerate else None
     if fast is not None:
+        reserve(fast.outputs)
         loss, cross_entropy, logits, *terms = fast.outputs
         added = dict(zip(added, terms))
     return TrainingGraph(images, labels, quantized, logits, cross_entropy, added, loss)

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from nnmpq.config.experiment import Experiment
-from nnmpq.data import DataSet
+from nnmpq.data import DataSet, Split
 from nnmpq.training.errors import CheckpointError
 
 # Where the data lie decides nothing: what they are is compared.
@@ -40,7 +40,8 @@ def check_same(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> 
     Raises:
         CheckpointError: names the keys that changed, with both values.
     """
-    before, now = saved["experiment"], own["experiment"]
+    # A key that is younger than the checkpoint had its default: so the run then was.
+    before, now = {**_defaults(), **saved["experiment"]}, own["experiment"]
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     if changed:
         said = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
@@ -51,10 +52,25 @@ def check_same(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> 
         raise CheckpointError(f"{path}: the data are not those that the run began with")
 
 
+def _defaults() -> dict[str, Any]:
+    """Defaults of all keys that have one of their own, as JSON would give them back."""
+    own = {f.name: f.default for f in attrs.fields(Experiment) if f.metadata and not hasattr(f.default, "takes_self")}
+    return dict(json.loads(json.dumps(own)))
+
+
 def _fingerprint(data: DataSet) -> str:
+    """Of images in memory every pixel; of those in files which they are, as reading them all takes as long as an epoch.
+
+    What is done to them, the colour statistics too, the experiment's keys say.
+    """
     total = hashlib.sha256(repr((data.name, data.classes, data.offset, data.scale)).encode())
     for split in (data.train, data.validation, data.test):
-        for array in (split.images, split.labels):
+        if isinstance(split, Split):
+            arrays = [split.images, split.labels]
+        else:
+            arrays = [split.labels, split.names_digest()]
+            arrays += [] if split.boxes is None else [split.boxes]
+        for array in arrays:
             total.update(repr((array.shape, str(array.dtype))).encode())
             total.update(array.tobytes())
     return total.hexdigest()

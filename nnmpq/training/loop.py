@@ -13,7 +13,8 @@ from nnmpq.budget import Budget
 from nnmpq.config.experiment import Experiment
 from nnmpq.config.scheme import budget_of
 from nnmpq.cost import cost
-from nnmpq.data import DataSet, training_batches
+from nnmpq.data import DataSet
+from nnmpq.data.feed import Feed
 from nnmpq.parallel import Communicator
 from nnmpq.training import checkpoint as checkpoints
 from nnmpq.training import parameters
@@ -43,6 +44,7 @@ class _Run:
 
     experiment: Experiment
     data: DataSet
+    feed: Feed
     folder: Path
     quiet: bool
     budget: Budget
@@ -114,12 +116,36 @@ def train(
         series = Series(Path(monitor_folder or folder / "monitor"), progress.history)
         write_metrics(folder / METRICS, progress.history)
     quiet = quiet or communicator.rank > 0
-    run = _Run(
-        experiment, data, folder, quiet, budget, training, evaluation, series, communicator, machine.scale, known
-    )
-    if progress.phase != DONE:
-        progress = _finish(run, _phases(run, progress, found))
+    with _feed(experiment, data, machine) as feed:
+        run = _Run(
+            experiment,
+            data,
+            feed,
+            folder,
+            quiet,
+            budget,
+            training,
+            evaluation,
+            series,
+            communicator,
+            machine.scale,
+            known,
+        )
+        if progress.phase != DONE:
+            progress = _finish(run, _phases(run, progress, found))
     return _result(run, progress)
+
+
+def _feed(experiment: Experiment, data: DataSet, machine: Machine) -> Feed:
+    return Feed(
+        data,
+        experiment.batch_size,
+        seed=experiment.seed,
+        augmentation=experiment.augmentation,
+        workers=machine.workers,
+        rank=machine.communicator.rank,
+        size=machine.communicator.size,
+    )
 
 
 def _phases(run: _Run, progress: Progress, found: checkpoints.Checkpoint | None) -> Progress:
@@ -162,16 +188,9 @@ def _epoch(run: _Run, progress: Progress, solvers: SolverGroups) -> Progress:
     weight_rate, quantizer_rate = rates(experiment, progress.epoch)
     solvers.set_learning_rate(WEIGHTS, weight_rate)
     solvers.set_learning_rate(QUANTIZERS, quantizer_rate)
-    batches = training_batches(
-        run.data,
-        experiment.batch_size,
-        seed=experiment.seed,
-        epoch=progress.epoch,
-        augmentation=experiment.augmentation,
-    )
     number = progress.epoch + 1
     total = len(run.data.train) // experiment.batch_size
-    shown = progress_bar(batches, total, f"{progress.phase} {number}", run.quiet)
+    shown = progress_bar(run.feed.training(progress.epoch), total, f"{progress.phase} {number}", run.quiet)
     means = run_epoch(run.training, solvers, shown, number, run.communicator, run.scale)
     used = (weight_rate, quantizer_rate if QUANTIZERS in solvers.groups else None)
     return _validate(run, attrs.evolve(progress, epoch=number), means, used)
@@ -181,7 +200,7 @@ def _validate(run: _Run, progress: Progress, means: Means | None, rates: tuple[f
     """Validate, write best.h5 if this is the best so far, and note the epoch."""
     # Running statistics are a process' own until here; from here on all parameters are equal again.
     run.communicator.mean([v.data for v in _statistics().values()])
-    found = evaluate(run.evaluation, run.data, run.data.validation, run.communicator)
+    found = evaluate(run.evaluation, run.data, run.data.validation, run.communicator, run.feed)
     bits = run.evaluation.quantized.bit_numbers()
     used = cost(run.evaluation.quantized.network, bits)
     row = Row(
@@ -230,7 +249,7 @@ def _finish(run: _Run, progress: Progress) -> Progress:
         raise BudgetError(f"{run.experiment.name}: no epoch met the budget {run.budget.limits()}")
     run.communicator.barrier()
     parameters.load_h5(run.folder / BEST)
-    found = evaluate(run.evaluation, run.data, run.data.test, run.communicator)
+    found = evaluate(run.evaluation, run.data, run.data.test, run.communicator, run.feed)
     done = attrs.evolve(progress, phase=DONE, test_error=found.error, test_cross_entropy=found.cross_entropy)
     _save(run, done, None)
     return done

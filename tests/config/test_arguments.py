@@ -115,3 +115,20 @@ def test_help_is_complete():
 )
 def test_wrong_options_are_refused(capsys, argv, said):
     assert said in leaves(["SOME", "--cfg", "a.cfg", *argv], 2, capsys)
+
+
+def test_a_script_may_have_a_file_of_its_own(capsys):
+    own = Path("cfgs/own.cfg")
+    assert parse_arguments(PROGRAM, ["SOME"], own).cfg == str(own)
+    assert parse_arguments(PROGRAM, ["SOME", "--cfg", "a.cfg"], own).cfg == "a.cfg"
+    assert "(default: own.cfg)" in " ".join(build_parser(PROGRAM, own).format_help().split())
+    assert "which .cfg file?" in leaves(["SOME"], 2, capsys)
+
+
+@pytest.mark.parametrize(("argv", "workers"), [([], None), (["--workers", "0"], 0), (["--workers", "3"], 3)])
+def test_workers_may_be_none_at_all(argv, workers):
+    assert parse_arguments(PROGRAM, ["SOME", "--cfg", "a.cfg", *argv]).workers == workers
+
+
+def test_workers_are_a_whole_number(capsys):
+    assert "-1: a whole number from 0 on" in leaves(["SOME", "--cfg", "a.cfg", "--workers=-1"], 2, capsys)

@@ -8,22 +8,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnmpq import data
+from nnmpq.config import choices
 from nnmpq.config.choices import (
     ACTIVATION_QUANTIZERS,
     ACTIVATION_SITES,
     ARCHITECTURES,
     AUGMENTATIONS,
+    BOX_DATASETS,
     DATASETS,
-    RESNET_DEPTHS,
-    SHORTCUT_TYPES,
+    FILE_DATASETS,
     WEIGHT_QUANTIZERS,
 )
 from nnmpq.config.errors import ConfigError, InvalidValue
 from nnmpq.config.experiment import Experiment
 from nnmpq.config.keys import scale_milestones
-from nnmpq.data import dataset
+from nnmpq.data.colour import COLOURS
+from nnmpq.data.usual import USUAL
 from nnmpq.graph.network import ACTIVATION_KINDS
 from nnmpq.models import BLOCKS, MODELS, SHORTCUTS
+from nnmpq.models.layers import STEMS
+from nnmpq.models.mobilenet_v1 import STRIDES
+from nnmpq.models.preact_resnet import DEPTHS
+from nnmpq.models.preact_resnet import SHORTCUTS as PREACTIVATION_SHORTCUTS
 
 # The defaults of the published tool, key by key; its three compulsory keys as in the [DEFAULT] of its files.
 PUBLISHED_DEFAULTS = {
@@ -94,7 +100,7 @@ def test_an_experiment_does_not_change():
         ("weight_decay", -1e-4, "at least 0"),
         ("seed", -1, "between 0 and"),
         ("optimizer", "adm", "momentum, adam; nearest valid: adam"),
-        ("arch", "resnet20", "nearest valid: resnet"),
+        ("arch", "resnet20", "nearest valid: resnet50"),
         ("dataset", "cifar", "nearest valid: cifar10"),
         ("augmentation", "crop-flip", "nearest valid: crop_flip"),
         ("shortcut_type", "d", r"one of \(empty\), b, c"),
@@ -139,6 +145,18 @@ def test_a_value_out_of_range_is_refused_with_what_would_be_right(key, value, re
         ),
         ({"a_bitwidth_min": 5, "a_bitwidth_max": 4}, "a_bitwidth_min", "greater than a_bitwidth_max = 4"),
         ({"a_stepsize": 2.0}, "a_stepsize", "nearest valid: 1 "),
+        (
+            {"arch": "mobilenet_v2", "num_layers": 44},
+            "num_layers",
+            "arch = mobilenet_v2 does not take it; leave it out, or take one of resnet, preact_resnet$",
+        ),
+        ({"stem": "cifar"}, "stem", "arch = resnet does not take it.*resnet18.*mobilenet_v2$"),
+        ({"arch": "vgg11", "auxiliary": True}, "auxiliary", "take one of googlenet, inception_v3$"),
+        ({"arch": "densenet40", "hidden": (64,)}, "hidden", "arch = densenet40 .* vgg11, vgg16, vgg19$"),
+        ({"arch": "mobilenet_v1", "stem": "cifar_pooled"}, "stem", "one of imagenet, cifar; nearest valid: cifar .*v1"),
+        ({"arch": "preact_resnet", "shortcut_type": "b"}, "shortcut_type", "subsample, conv.* .arch = preact_resnet"),
+        ({"arch": "preact_resnet", "num_layers": 51}, "num_layers", "110, 182; nearest valid: 56 "),
+        ({"arch": "googlenet", "policy": "p.yaml", "auxiliary": True}, "auxiliary", "knows no auxiliary heads"),
         ({"w_quantize": "fp", "w_bitwidth": 1}, "w_bitwidth", "signed and uniform and needs 2 bits"),
         (
             {"w_quantize": "parametric_fp_d_xmax", "w_bitwidth_min": 1},
@@ -186,7 +204,12 @@ def test_keys_must_fit_together(values, key, reason):
         {"w_quantize": "fp", "w_bitwidth": 2, "w_bitwidth_min": 1},
         {"w_quantize": "sign_mean", "w_bitwidth": 1},
         {"w_quantize": "parametric_fp_b_xmax", "w_bitwidth": 2, "w_bitwidth_min": 2, "w_bitwidth_max": 2},
-        {"arch": "resnet_digits", "num_layers": 8},
+        {"arch": "resnet_digits", "shortcut_type": "b"},
+        {"arch": "preact_resnet", "num_layers": 182, "width_multiplier": 4.0, "shortcut_type": "conv"},
+        {"arch": "mobilenet_v2", "stem": "cifar", "width_multiplier": 0.35, "scale_layer": True},
+        {"arch": "resnet18", "stem": "cifar_pooled"},
+        {"arch": "googlenet", "preactivation": False, "auxiliary": True},
+        {"arch": "vgg16", "hidden": ()},
         {"policy": "p.yaml"},
         {"keep": ("conv1", "fc*:8", "*/b:16")},
     ],
@@ -219,11 +242,17 @@ def test_moved_milestones_are_always_valid(milestones, epochs, new_epochs):
 
 def test_the_words_are_those_that_the_other_parts_know():
     assert ACTIVATION_SITES == ACTIVATION_KINDS
-    assert set(ARCHITECTURES) == set(MODELS)
+    assert list(ARCHITECTURES) == list(MODELS)
     assert set(DATASETS) == set(data.DATASETS)
-    assert SHORTCUT_TYPES == SHORTCUTS
-    assert set(RESNET_DEPTHS) == set(BLOCKS)
-    assert set(AUGMENTATIONS) == set(dataset.AUGMENTATIONS)
+    assert ARCHITECTURES["resnet"]["num_layers"] == tuple(BLOCKS)
+    assert ARCHITECTURES["resnet"]["shortcut_type"] == ARCHITECTURES["resnet_digits"]["shortcut_type"] == SHORTCUTS
+    assert ARCHITECTURES["preact_resnet"]["num_layers"] == DEPTHS
+    assert ARCHITECTURES["preact_resnet"]["shortcut_type"] == PREACTIVATION_SHORTCUTS
+    assert ARCHITECTURES["resnet18"]["stem"] == tuple(STEMS)
+    assert ARCHITECTURES["mobilenet_v2"]["stem"] == tuple(STRIDES)
+    assert set(AUGMENTATIONS) == set(data.AUGMENTATIONS)
+    assert set(FILE_DATASETS) == set(USUAL) and set(BOX_DATASETS) == {name for name in USUAL if USUAL[name].boxes}
+    assert set(choices.COLOURS) == set(COLOURS)
 
 
 def test_every_published_quantizer_has_a_name_for_both_roles():

@@ -6,7 +6,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnmpq.config.choices import ACTIVATION_QUANTIZERS, ACTIVATION_SITES, WEIGHT_QUANTIZERS
+from nnmpq.config.choices import ACTIVATION_QUANTIZERS, ACTIVATION_SITES, ARCHITECTURES, WEIGHT_QUANTIZERS
 from nnmpq.config.errors import InvalidValue
 from nnmpq.config.experiment import Experiment
 from nnmpq.config.reader import read_experiment, to_cfg
@@ -15,6 +15,12 @@ LINES = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), mi
     lambda text: text == text.strip() and text.lower() != "none" and len(text.splitlines()) == 1
 )
 POSITIVE = st.floats(1e-300, 1e300)
+# Options of networks that have no list of values.
+ANY = {
+    **dict.fromkeys(("scale_layer", "preactivation", "auxiliary"), st.booleans()),
+    "width_multiplier": POSITIVE,
+    "hidden": st.lists(st.integers(1, 10**6), max_size=3).map(tuple),
+}
 
 
 @st.composite
@@ -25,9 +31,8 @@ def experiments(draw):
         return draw(st.none() | strategy)
 
     values = {
-        "arch": draw(st.sampled_from(["resnet", "resnet_digits"])),
-        "shortcut_type": draw(st.sampled_from(["", "b", "c"])),
-        "scale_layer": draw(st.booleans()),
+        "arch": (arch := draw(st.sampled_from(list(ARCHITECTURES)))),
+        **{key: draw(st.sampled_from(known) if known else ANY[key]) for key, known in ARCHITECTURES[arch].items()},
         "data_dir": maybe(LINES),
         "weightfile": maybe(LINES),
         "train_images": maybe(st.integers(1, 10**6)),

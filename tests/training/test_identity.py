@@ -7,8 +7,10 @@ import attrs
 import numpy as np
 import pytest
 
+from nnmpq.data import load
 from nnmpq.training.errors import CheckpointError
 from nnmpq.training.identity import check_same, identity
+from tests.data.made_up import image_folder
 from tests.training.tiny import data, experiment
 
 HERE = Path("runs/TINY/checkpoint/epoch-0001")
@@ -49,3 +51,29 @@ def test_the_data_may_move_but_not_change():
     changed = attrs.evolve(images, train=attrs.evolve(images.train, images=pixel))
     with pytest.raises(CheckpointError, match="data are not those"):
         check_same(HERE, before, identity(experiment(), changed))
+
+
+def test_a_checkpoint_that_is_older_than_a_key_had_its_default():
+    before = stored(experiment(), data())
+    for key in ("crop_to_box", "corrupt_share", "keep"):
+        del before["experiment"][key]
+    check_same(HERE, before, identity(experiment(), data()))
+    with pytest.raises(CheckpointError, match="corrupt_share was 0.01, is 0.5"):
+        check_same(HERE, before, identity(experiment(corrupt_share=0.5), data()))
+
+
+def test_of_images_in_files_the_list_counts_and_not_the_place(tmp_path):
+    for place in ("here", "there"):
+        image_folder(tmp_path / place)
+    first, second = (load("image_folder", data_dir=str(tmp_path / place)) for place in ("here", "there"))
+    chosen = experiment(dataset="image_folder", augmentation="none")
+    before = stored(chosen, first)
+    check_same(HERE, before, identity(chosen, second))
+    fewer = load("image_folder", data_dir=str(tmp_path / "here"), train_images=7)
+    (tmp_path / "there" / "train" / "cat" / "cat_0.JPEG").rename(tmp_path / "there" / "train" / "cat" / "a.JPEG")
+    renamed = load("image_folder", data_dir=str(tmp_path / "there"))
+    relabelled = attrs.evolve(first, test=attrs.evolve(first.test, labels=1 - first.test.labels))
+    boxed = attrs.evolve(first, test=attrs.evolve(first.test, boxes=np.ones((4, 4), np.int32)))
+    for other in (fewer, renamed, relabelled, boxed):
+        with pytest.raises(CheckpointError, match="data are not those"):
+            check_same(HERE, before, identity(chosen, other))

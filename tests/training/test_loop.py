@@ -29,10 +29,10 @@ def splits(monkeypatch):
     """Note which part of the data each evaluation reads."""
     seen: list[str] = []
 
-    def watched(graph, images, split, communicator):
+    def watched(graph, images, split, communicator, feed):
         parts = {"train": images.train, "validation": images.validation, "test": images.test}
         seen.extend(name for name, part in parts.items() if part is split)
-        return evaluate(graph, images, split, communicator)
+        return evaluate(graph, images, split, communicator, feed)
 
     monkeypatch.setattr(loop_module, "evaluate", watched)
     return seen

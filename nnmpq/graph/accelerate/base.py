@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import nnabla as nn
@@ -16,16 +15,16 @@ CPU = nn.Context(["cpu:float"], "CpuCachedArray", "0")
 
 
 class Scratch:
-    """Memory that a function needs within one call; it grows to the largest request and is used again."""
+    """Memory that a function needs within one call; out of nnabla's cache, where finished tensors have left theirs."""
 
     def __init__(self) -> None:
-        self.memory = ctypes.create_string_buffer(64)
+        self.array: Any = None
 
     def pointer(self, size: int) -> int:
         """Return the address of so many bytes, aligned to 64; the next request may get the same ones."""
-        if len(self.memory) < size + 64:
-            self.memory = ctypes.create_string_buffer(size + 64)
-        return (ctypes.addressof(self.memory) + 63) // 64 * 64
+        self.array = None
+        self.array = nn.NdArray((size // 4 + 17,))
+        return (pointer(self.array, write_only=True) + 63) // 64 * 64
 
     def floats(self, size: int) -> np.ndarray:
         """Return so many float32 numbers, flat, contents undefined."""

@@ -52,8 +52,12 @@ class Normalise(CpuFunction):
         self.follow, self.eps, self.decay, self.batch_stat = follow, eps, decay, batch_stat
 
     def grad_depends_input_data(self, i: int, j: int) -> bool:
-        """What was normalized, and the branch where it decides what is clipped; the rest is remembered."""
-        return j == 0 or (j == 5 and self.follow.joins and self.follow.clips)
+        """What was normalized, and the branch where a quantizer follows; the rest is remembered."""
+        return j == 0 or (j == 5 and self.follow.joins and self.follow.quantizes)
+
+    def grad_depends_output_data(self, i: int, o: int) -> bool:
+        """A sum's output tells what was clipped, so that the branch need not be kept."""
+        return self.follow.joins and self.follow.clips and not self.follow.quantizes
 
     def setup_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
         """Choose the width of rows and take memory for a channel's numbers."""
@@ -64,10 +68,14 @@ class Normalise(CpuFunction):
         self.width = channels * statistics.tiling(self.count, channels)
         rows = inputs[0].size // self.width
         blocks = -(-rows // max(1, kernels.ELEMENTS // self.width))
-        self.sums = np.empty((blocks, 2, self.width), np.float32)
+        self.sums_shape = (blocks, 2, self.width)
         self.ranges = np.empty((blocks, 2), np.float32)
         self.mean, self.scale, self.beta, self.offset, self.slope = np.empty((5, self.width), np.float32)
         self.inverse = np.empty(channels, np.float64)
+
+    def _sums(self) -> np.ndarray:
+        """Room for each block's sums, until the next function takes it."""
+        return self.scratch.floats(int(np.prod(self.sums_shape))).reshape(self.sums_shape)
 
     def _limits(self, inputs: Sequence[nn.Variable]) -> tuple[np.float32, np.float32, np.float32]:
         """Low, high and step."""
@@ -84,8 +92,9 @@ class Normalise(CpuFunction):
         if self.batch_stat:
             shift = z[0, : gamma.size].copy()
             statistics.spread(shift, self.mean)
-            kernels.moments(z, self.mean, self.sums)
-            statistics.batch_statistics(self.sums, shift, self.count, self.eps, self.decay, *given)
+            sums = self._sums()
+            kernels.moments(z, self.mean, sums)
+            statistics.batch_statistics(sums, shift, self.count, self.eps, self.decay, *given)
         else:
             statistics.running_statistics(self.eps, *given)
         s = view(inputs[5].data).reshape(z.shape) if self.follow.joins else z
@@ -103,8 +112,11 @@ class Normalise(CpuFunction):
         """Put the gradients that are wanted where they belong."""
         follow = self.follow
         z = view(inputs[0].data).reshape(-1, self.width)
-        s = view(inputs[5].data).reshape(z.shape) if follow.joins and follow.clips else z
-        joins = follow.joins and follow.clips
+        s, joins = z, 0
+        if follow.joins and follow.quantizes:
+            s, joins = view(inputs[5].data).reshape(z.shape), 1
+        elif follow.joins and follow.clips:
+            s, joins = view(outputs[0].data).reshape(z.shape), 2
         g = view(outputs[0].grad).reshape(z.shape)
         low, high, step = self.limits
         keep, gs = 0, z
@@ -112,10 +124,9 @@ class Normalise(CpuFunction):
             keep = 2 if accumulate[5] else 1
             gs = view(inputs[5].grad, keep == 1).reshape(z.shape)
         affine = (self.mean, self.scale, self.beta)
-        kernels.gradient_sums(z, s, joins, g, *affine, low, high, step, follow.signed, gs, keep, self.sums, self.ranges)
-        total = statistics.channel_gradients(
-            self.sums, self.count, self.batch_stat, self.inverse, self.offset, self.slope
-        )
+        sums = self._sums()
+        kernels.gradient_sums(z, s, joins, g, *affine, low, high, step, follow.signed, gs, keep, sums, self.ranges)
+        total = statistics.channel_gradients(sums, self.count, self.batch_stat, self.inverse, self.offset, self.slope)
         for index in (1, 2):
             if propagate_down[index]:
                 put(inputs[index].grad, total[index - 1], accumulate[index])
@@ -128,7 +139,7 @@ class Normalise(CpuFunction):
             gz = view(inputs[0].grad, not accumulate[0]).reshape(z.shape)
             if keep == 1:
                 # The clipped gradient lies there already.
-                g, joins, low, high = gs, False, -INFINITY, INFINITY
+                g, joins, low, high = gs, 0, -INFINITY, INFINITY
             kernels.gradient(z, s, joins, g, *affine, low, high, self.offset, self.slope, gz, accumulate[0])
 
 

@@ -73,6 +73,7 @@ def gradient_sums(  # type: ignore[no-untyped-def]
 ):
     """A block's sums over rows of the clipped gradient m, and of m * (z - mean); of g * (y - clip(u)) and of g outside.
 
+    joins: 0 for no branch, 1 where s is the joined branch, 2 where s is the output, which tells what was clipped.
     keep: 0 to drop m, 1 to write it to gs, 2 to add it to gs.
     """
     rows, width = z.shape
@@ -90,7 +91,9 @@ def gradient_sums(  # type: ignore[no-untyped-def]
         m = np.empty(width, np.float32)
         for r in range(block * lines, min(rows, (block + 1) * lines)):
             zs, ss, gr = z[r], s[r], g[r]
-            if joins:
+            if joins == 2:
+                u[:] = ss
+            elif joins == 1:
                 for c in range(width):
                     u[c] = (zs[c] - mean[c]) * scale[c] + beta[c] + ss[c]
             else:
@@ -128,7 +131,7 @@ def gradient_sums(  # type: ignore[no-untyped-def]
 def gradient(  # type: ignore[no-untyped-def]
     z, s, joins, g, mean, scale, beta, low, high, offset, slope, gz, adds
 ):
-    """Gz = scale * (m - offset - slope * (z - mean)), m the clipped gradient."""
+    """Gz = scale * (m - offset - slope * (z - mean)), m the clipped gradient; `joins` as of `gradient_sums`."""
     rows, width = z.shape
     lines = rows_of(rows, width)
     zero = np.float32(0)
@@ -139,13 +142,18 @@ def gradient(  # type: ignore[no-untyped-def]
             if adds:
                 for c in range(width):
                     u = (zs[c] - mean[c]) * scale[c] + beta[c]
-                    u = u + ss[c] if joins else u
+                    u = ss[c] if joins == 2 else u + ss[c] if joins == 1 else u
                     m = zero if (u >= high or u <= low) else gr[c]
                     out[c] += scale[c] * (m - offset[c] - slope[c] * (zs[c] - mean[c]))
             elif not masks:
                 for c in range(width):
                     out[c] = scale[c] * (gr[c] - offset[c] - slope[c] * (zs[c] - mean[c]))
-            elif joins:
+            elif joins == 2:
+                for c in range(width):
+                    u = ss[c]
+                    m = zero if (u >= high or u <= low) else gr[c]
+                    out[c] = scale[c] * (m - offset[c] - slope[c] * (zs[c] - mean[c]))
+            elif joins == 1:
                 for c in range(width):
                     d = zs[c] - mean[c]
                     u = d * scale[c] + beta[c] + ss[c]

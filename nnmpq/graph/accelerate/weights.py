@@ -20,7 +20,13 @@ class WeightClock:
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """Promise that no weight changes inside, as in an evaluation; each is reordered once."""
+        """Promise that no weight changes inside, as in an evaluation; each is reordered once.
+
+        A promise inside another one adds nothing, and leaves the outer one as it was.
+        """
+        if not self.running:
+            yield
+            return
         self.stamp += 1
         self.running = False
         try:
