@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch  # type: ignore[import-not-found]
+import torch
 from torch import nn
 
 from benchmarks.torch_peer.networks import Layers

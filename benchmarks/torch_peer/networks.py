@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import torch  # type: ignore[import-not-found]
+import torch
 from torch import nn
 
 

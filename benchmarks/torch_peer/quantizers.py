@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch  # type: ignore[import-not-found]
+import torch
 from torch import nn
 
 from benchmarks.torch_peer.networks import Layers, relu

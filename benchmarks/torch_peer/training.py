@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch  # type: ignore[import-not-found]
+import torch
 from torch import nn
 
 from benchmarks.torch_peer.mixture import MIXTURE, architecture_parameters

@@ -17,7 +17,7 @@ LAYOUTS = ("nchw", "channels_last", "compiled")
 def prepared(options: argparse.Namespace) -> Callable[[], Any]:
     """Build the network; return its training step after the first, which compiles and allocates."""
     try:
-        import torch  # type: ignore[import-not-found]
+        import torch
     except ImportError as error:
         raise Unavailable(f"{sys.executable} has no PyTorch: {error}") from error
     from benchmarks.torch_peer.training import Trainer

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import numpy as np
-import torch  # type: ignore[import-not-found]
+import torch
 from torch import nn
 
 from benchmarks.torch_peer import mixture, networks, quantizers
