@@ -9,15 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from nnmpq.quantizers.rounding import round_half_away
+
 BLOCK = 4096
-
-
-@njit(inline="always")
-def _nearest(v):  # type: ignore[no-untyped-def]
-    """Round half away from zero, |v| < 2^31."""
-    whole = np.float32(np.int32(v))
-    rest = v - whole
-    return whole + np.float32(rest >= np.float32(0.5)) - np.float32(rest <= np.float32(-0.5))
 
 
 @njit(parallel=True, error_model="numpy", cache=True)
@@ -40,16 +34,17 @@ def forward(x, p, steps, low, high, midrise, y):  # type: ignore[no-untyped-def]
                     ys[i] += share * ((min(max(np.floor(xs[i] * inverse), bottom), top) + half) * d)
             else:
                 for i in range(xs.size):
-                    ys[i] += share * (_nearest(min(max(xs[i], bottom * d), top * d) * inverse) * d)
+                    ys[i] += share * (round_half_away(min(max(xs[i], bottom * d), top * d) * inverse) * d)
 
 
 @njit(parallel=True, error_model="numpy", cache=True, fastmath={"reassoc", "nsz"})
-def backward(x, g, p, steps, low, high, midrise, gx, mixing, residual, outside):  # type: ignore[no-untyped-def]
+def backward(x, g, p, steps, low, high, midrise, straight, gx, mixing, residual, outside):  # type: ignore[no-untyped-def]
     """Gradient of x, and each block's sums of g * Q_k, g * (Q_k - clip(x)) / step_k and g * level_k outside.
 
-    A mid-rise grid lets the gradient through everywhere, and asks for no more than the first sums.
+    A mid-rise grid lets the gradient through everywhere, and asks for no more than the first sums; a straight one lets
+    it through too.
     """
-    zero, half = np.float32(0), np.float32(0.5)
+    zero, half, infinity = np.float32(0), np.float32(0.5), np.float32(np.inf)
     for block in prange((x.size + BLOCK - 1) // BLOCK):
         first = block * BLOCK
         xs, gs, out = x[first : first + BLOCK], g[first : first + BLOCK], gx[first : first + BLOCK]
@@ -65,10 +60,11 @@ def backward(x, g, p, steps, low, high, midrise, gx, mixing, residual, outside):
                     out[i] += share * gs[i]
             else:
                 floor, ceiling = bottom * d, top * d
+                least, most = (-infinity, infinity) if straight else (floor, ceiling)
                 for i in range(xs.size):
                     c = min(max(xs[i], floor), ceiling)
-                    level = _nearest(c * inverse)
-                    inside = gs[i] if floor < xs[i] < ceiling else zero
+                    level = round_half_away(c * inverse)
+                    inside = gs[i] if least < xs[i] < most else zero
                     mixed += gs[i] * level
                     rest += gs[i] * (level - c * inverse)
                     beyond += (gs[i] - inside) * level

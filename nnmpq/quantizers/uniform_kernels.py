@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from nnmpq.quantizers.rounding import round_half_away
+
 BLOCK = 16384
 
 
@@ -25,10 +27,7 @@ def forward(x, step, xmax, signed, inner, y):  # type: ignore[no-untyped-def]
             inverse = np.float32(1) / d
             low = -high if signed else np.float32(0)
             for i in range(xs.size):
-                v = min(max(xs[i], low), high) * inverse
-                whole = np.float32(np.int32(v))
-                rest = v - whole
-                whole += np.float32(rest >= np.float32(0.5)) - np.float32(rest <= np.float32(-0.5))
+                whole = round_half_away(min(max(xs[i], low), high) * inverse)
                 # A NaN must stay one, or a diverged run would go on unseen; infinities saturate.
                 ys[i] = whole * d if xs[i] == xs[i] else xs[i]
         else:
@@ -36,10 +35,7 @@ def forward(x, step, xmax, signed, inner, y):  # type: ignore[no-untyped-def]
                 c = ((first + i) // inner) % channels
                 high = xmax[c]
                 low = -high if signed else np.float32(0)
-                v = min(max(xs[i], low), high) * (np.float32(1) / step[c])
-                whole = np.float32(np.int32(v))
-                rest = v - whole
-                whole += np.float32(rest >= np.float32(0.5)) - np.float32(rest <= np.float32(-0.5))
+                whole = round_half_away(min(max(xs[i], low), high) * (np.float32(1) / step[c]))
                 ys[i] = whole * step[c] if xs[i] == xs[i] else xs[i]
 
 

@@ -88,19 +88,24 @@ class Normalise(CpuFunction):
         """Normalize, join, clip, round."""
         z = view(inputs[0].data).reshape(-1, self.width)
         beta, gamma, running_mean, running_variance = (view(v.data) for v in inputs[1:5])
-        given = (gamma, beta, running_mean, running_variance, self.mean, self.scale, self.beta, self.inverse)
+        numbers = (gamma, beta, running_mean, running_variance, self.mean, self.scale, self.beta, self.inverse)
         if self.batch_stat:
             shift = z[0, : gamma.size].copy()
             statistics.spread(shift, self.mean)
             sums = self._sums()
             kernels.moments(z, self.mean, sums)
-            statistics.batch_statistics(sums, shift, self.count, self.eps, self.decay, *given)
+            statistics.batch_statistics(sums, shift, self.count, self.eps, self.decay, *numbers)
         else:
-            statistics.running_statistics(self.eps, *given)
+            statistics.running_statistics(self.eps, *numbers)
         s = view(inputs[5].data).reshape(z.shape) if self.follow.joins else z
         y = view(outputs[0].data, True).reshape(z.shape)
         self.limits = self._limits(inputs)
-        kernels.forward(z, s, self.follow.joins, self.mean, self.scale, self.beta, *self.limits, y)
+        given = (z, s, self.follow.joins, self.mean, self.scale, self.beta)
+        low, high, step = self.limits
+        if self.follow.quantizes:
+            kernels.forward_rounding(*given, low, high, step, y)
+        else:
+            kernels.forward(*given, low, high, y)
 
     def backward_impl(
         self,

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from nnmpq.quantizers.rounding import round_half_away
+
 ELEMENTS = 32768
 
 
@@ -37,34 +39,65 @@ def moments(z, shift, sums):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, error_model="numpy", cache=True, fastmath={"contract"})
-def forward(z, s, joins, mean, scale, beta, low, high, step, y):  # type: ignore[no-untyped-def]
-    """Y = f((z - mean) * scale + beta + s), f a clip, then for step > 0 a rounding to its multiples."""
+def forward(z, s, joins, mean, scale, beta, low, high, y):  # type: ignore[no-untyped-def]
+    """Y = clip((z - mean) * scale + beta + s)."""
     rows, width = z.shape
     lines = rows_of(rows, width)
-    rounds = step > np.float32(0)
-    inverse = np.float32(1) / step if rounds else np.float32(0)
     for block in prange((rows + lines - 1) // lines):
         for r in range(block * lines, min(rows, (block + 1) * lines)):
             zs, ss, ys = z[r], s[r], y[r]
             if joins:
                 for c in range(width):
-                    ys[c] = (zs[c] - mean[c]) * scale[c] + beta[c] + ss[c]
-            else:
-                for c in range(width):
-                    ys[c] = (zs[c] - mean[c]) * scale[c] + beta[c]
-            if rounds:
-                for c in range(width):
-                    u = ys[c]
-                    v = min(max(u, low), high) * inverse
-                    whole = np.float32(np.int32(v))
-                    rest = v - whole
-                    whole += np.float32(rest >= np.float32(0.5)) - np.float32(rest <= np.float32(-0.5))
-                    ys[c] = whole * step if u == u else u
-            else:
-                for c in range(width):
-                    u = ys[c]
+                    u = (zs[c] - mean[c]) * scale[c] + beta[c] + ss[c]
                     u = low if u < low else u
                     ys[c] = high if u > high else u
+            else:
+                for c in range(width):
+                    u = (zs[c] - mean[c]) * scale[c] + beta[c]
+                    u = low if u < low else u
+                    ys[c] = high if u > high else u
+
+
+# No fused multiply-add: what is rounded must be the float32 that every other form of the quantizer rounds.
+@njit(parallel=True, error_model="numpy", cache=True)
+def forward_rounding(z, s, joins, mean, scale, beta, low, high, step, y):  # type: ignore[no-untyped-def]
+    """Y = step * round(clip((z - mean) * scale + beta + s) / step)."""
+    rows, width = z.shape
+    lines = rows_of(rows, width)
+    inverse = np.float32(1) / step
+    for block in prange((rows + lines - 1) // lines):
+        for r in range(block * lines, min(rows, (block + 1) * lines)):
+            zs, ss, ys = z[r], s[r], y[r]
+            for c in range(width):
+                ys[c] = (zs[c] - mean[c]) * scale[c] + beta[c]
+            if joins:
+                for c in range(width):
+                    ys[c] += ss[c]
+            for c in range(width):
+                u = ys[c]
+                whole = round_half_away(min(max(u, low), high) * inverse)
+                ys[c] = whole * step if u == u else u
+
+
+@njit(inline="always", error_model="numpy")
+def inside(u, g, low, high):  # type: ignore[no-untyped-def]
+    """G where u lies inside the range, else 0."""
+    return np.float32(0) if (u >= high or u <= low) else g
+
+
+@njit(inline="always", error_model="numpy")
+def rounding_error(u, low, high, step, inverse):  # type: ignore[no-untyped-def]
+    """What rounding the clipped u adds to it."""
+    clipped = min(max(u, low), high)
+    return round_half_away(clipped * inverse) * step - clipped
+
+
+@njit(inline="always", error_model="numpy")
+def beyond(u, g, low, high, signed):  # type: ignore[no-untyped-def]
+    """G above the range, -g below it where the range has two ends."""
+    zero = np.float32(0)
+    below = g if (signed and u <= low) else zero
+    return (g if u >= high else zero) - below
 
 
 @njit(parallel=True, error_model="numpy", cache=True, fastmath={"reassoc", "nsz", "contract"})
@@ -80,49 +113,55 @@ def gradient_sums(  # type: ignore[no-untyped-def]
     lines = rows_of(rows, width)
     rounds = step > np.float32(0)
     inverse = np.float32(1) / step if rounds else np.float32(0)
-    zero, half = np.float32(0), np.float32(0.5)
     for block in prange(sums.shape[0]):
         plain, centred = sums[block, 0], sums[block, 1]
-        plain[:] = zero
-        centred[:] = zero
-        residual = zero
-        outside = zero
+        plain[:] = np.float32(0)
+        centred[:] = np.float32(0)
+        residual = np.float32(0)
+        outside = np.float32(0)
         u = np.empty(width, np.float32)
-        m = np.empty(width, np.float32)
         for r in range(block * lines, min(rows, (block + 1) * lines)):
             zs, ss, gr = z[r], s[r], g[r]
-            if joins == 2:
-                u[:] = ss
-            elif joins == 1:
+            if joins == 1:
                 for c in range(width):
                     u[c] = (zs[c] - mean[c]) * scale[c] + beta[c] + ss[c]
+            # One loop for each sort of row: what stays in registers is not stored and read again.
+            if joins == 0 and rounds:
+                for c in range(width):
+                    d = zs[c] - mean[c]
+                    v = d * scale[c] + beta[c]
+                    m = inside(v, gr[c], low, high)
+                    plain[c] += m
+                    centred[c] += m * d
+                    residual += gr[c] * rounding_error(v, low, high, step, inverse)
+                    outside += beyond(v, gr[c], low, high, signed)
+            elif joins == 0:
+                for c in range(width):
+                    d = zs[c] - mean[c]
+                    m = inside(d * scale[c] + beta[c], gr[c], low, high)
+                    plain[c] += m
+                    centred[c] += m * d
             else:
+                us = u if joins == 1 else ss
                 for c in range(width):
-                    u[c] = (zs[c] - mean[c]) * scale[c] + beta[c]
-            if rounds:
-                for c in range(width):
-                    clipped = min(max(u[c], low), high)
-                    v = clipped * inverse
-                    whole = np.float32(np.int32(v))
-                    rest = v - whole
-                    whole += np.float32(rest >= half) - np.float32(rest <= -half)
-                    residual += gr[c] * (whole * step - clipped)
-                    up = gr[c] if u[c] >= high else zero
-                    down = gr[c] if u[c] <= low else zero
-                    outside += up - down if signed else up
-            for c in range(width):
-                up = gr[c] if u[c] >= high else zero
-                down = gr[c] if u[c] <= low else zero
-                value = gr[c] - up - down
-                m[c] = value
-                plain[c] += value
-                centred[c] += value * (zs[c] - mean[c])
-            if keep == 1:
-                gs[r, :] = m
-            elif keep == 2:
+                    m = inside(us[c], gr[c], low, high)
+                    plain[c] += m
+                    centred[c] += m * (zs[c] - mean[c])
+                if rounds:
+                    for c in range(width):
+                        residual += gr[c] * rounding_error(us[c], low, high, step, inverse)
+                        outside += beyond(us[c], gr[c], low, high, signed)
+            if keep:
+                us = u if joins == 1 else ss if joins == 2 else gr
                 out = gs[r]
-                for c in range(width):
-                    out[c] += m[c]
+                # Without a clip every gradient goes on.
+                bottom, top = (low, high) if joins else (np.float32(-np.inf), np.float32(np.inf))
+                if keep == 1:
+                    for c in range(width):
+                        out[c] = inside(us[c], gr[c], bottom, top)
+                else:
+                    for c in range(width):
+                        out[c] += inside(us[c], gr[c], bottom, top)
         ranges[block, 0] = residual
         ranges[block, 1] = outside
 
