@@ -27,7 +27,7 @@ ACTIVATION_LIMITS = {
     "xmax_limits": (2.0**-8, 255.0),
 }
 # Quantizers that only make sense for one role; the others serve both.
-WEIGHT_FAMILIES = ("midrise", "dorefa", "sign")
+WEIGHT_FAMILIES = ("midrise", "dorefa", "sign", "symmetric")
 ACTIVATION_QUANTIZERS = ("half_wave_gaussian", "pact")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from nnmpq.quantizers.fixed import Dorefa, Gaussian, HalfWaveGaussian, Pact, SignMean
 from nnmpq.quantizers.grid import Grid
+from nnmpq.quantizers.haq import Haq
 from nnmpq.quantizers.pow2 import Pow2BXmax, Pow2BXmin, Pow2XminXmax
 from nnmpq.quantizers.uniform import UniformBXmax, UniformDeltaB, UniformDeltaXmax
 
@@ -25,6 +26,7 @@ QUANTIZERS: dict[str, type] = {
     "gaussian": Gaussian,
     "half_wave_gaussian": HalfWaveGaussian,
     "dorefa": Dorefa,
+    "haq": Haq,
     "pact": Pact,
     "sign_mean": SignMean,
 }

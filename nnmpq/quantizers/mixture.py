@@ -29,11 +29,13 @@ class Kind:
         table: fixed steps by bits from 1 on; None where each candidate learns a range of its own.
         options: of `CandidateGrids`.
         power_of_two_step: the step is the power of two nearest to range / levels.
+        frozen: the ranges are the tensor's largest magnitude at the start, and nothing is learned of them.
     """
 
     table: tuple[float, ...] | None = None
     options: dict[str, Any] = attrs.field(factory=dict)
     power_of_two_step: bool = False
+    frozen: bool = False
 
 
 # By the registered name of the quantizer that each candidate is.
@@ -42,6 +44,7 @@ KINDS: dict[str, Kind] = {
     "half_wave_gaussian": Kind(HALF_WAVE_STEPS),
     "uniform_b_xmax": Kind(power_of_two_step=True),
     "pact": Kind(options={"residual_gradient": False}),
+    "haq": Kind(options={"straight": True, "residual_gradient": False}, frozen=True),
 }
 
 
@@ -79,7 +82,7 @@ class CandidateMixture:
 
     Args:
         quantizer: a key of `KINDS`: the fixed "gaussian" (weights) and "half_wave_gaussian" (activations), or
-            "uniform_b_xmax" and "pact" with a range learned for each candidate.
+            "uniform_b_xmax" and "pact" with a range learned for each candidate; "haq" (weights) with one that stays.
         candidates: widths in bits, ascending.
         signed: grids around zero, else from zero.
         xmax_limits: smallest and largest range, where it is learned.
@@ -122,13 +125,18 @@ class CandidateMixture:
         return CandidateGrids.of(self.candidates, self.signed, **KINDS[self.quantizer].options)
 
     @property
+    def frozen(self) -> bool:
+        """Whether the ranges are the largest magnitude at the start, and stay."""
+        return KINDS[self.quantizer].frozen
+
+    @property
     def parameter_names(self) -> tuple[str, ...]:
         """Shares, and ranges where they are learned."""
         return ("alpha",) if KINDS[self.quantizer].table is not None else ("alpha", "xmax")
 
     def learned(self, name: str) -> bool:
-        """Return whether a parameter gets gradients: each does."""
-        return True
+        """Return whether a parameter gets gradients: each does, but for ranges that stay."""
+        return name != "xmax" or not self.frozen
 
     def initial(self, bits: int | None = None, step: float | np.ndarray = 0.1, xmax: float = 6.0) -> Values:
         """Return raw values: equal shares, and the same range for all candidates."""

@@ -11,7 +11,7 @@ import nnabla.functions as F
 import numpy as np
 
 from nnmpq.quantizers import mixture_kernels
-from nnmpq.quantizers.fixed_core import TINY
+from nnmpq.quantizers.fixed_core import TINY, straight_through
 from nnmpq.quantizers.scalars import detached
 from nnmpq.quantizers.uniform_core import QuantizerCore
 
@@ -25,6 +25,7 @@ class CandidateGrids:
         high: highest of each.
         midrise: offset 1/2, levels on both sides of zero and none on it; the gradient of the tensor is 1 everywhere.
         by_deviation: the steps given are in units of the tensor's standard deviation.
+        straight: the gradient of the tensor is 1 beyond the range too.
         residual_gradient: steps learn from the rounding residual too, else from what is clipped alone.
 
     Example:
@@ -37,6 +38,7 @@ class CandidateGrids:
     midrise: bool = False
     by_deviation: bool = False
     residual_gradient: bool = True
+    straight: bool = False
 
     @classmethod
     def of(cls, bits: Sequence[int], signed: bool, **options: Any) -> CandidateGrids:
@@ -50,8 +52,8 @@ class CandidateGrids:
 class MixtureCore(QuantizerCore):
     """y = sum_k p_k Q_k(x), where Q_k rounds to the levels of candidate k.
 
-    Gradients: of x, sum_k p_k inside range k (everywhere where mid-rise); of p_k, sum of g Q_k(x); of step_k, p_k times
-    the sum of g (n_k - x / step_k) inside and g n_k outside.
+    Gradients: of x, sum_k p_k inside range k (everywhere where mid-rise or straight); of p_k, sum of g Q_k(x); of
+    step_k, p_k times the sum of g (n_k - x / step_k) inside and g n_k outside.
     """
 
     def __init__(self, context: Any, grids: CandidateGrids, kernels: bool | None = None) -> None:
@@ -87,7 +89,8 @@ class MixtureCore(QuantizerCore):
     ) -> tuple[np.ndarray, np.ndarray]:
         sums = np.zeros((3, -(-x.size // mixture_kernels.BLOCK), p.size))
         steps = self._steps(x, steps)
-        mixture_kernels.backward(x, g, p, steps, self.low, self.high, self.grids.midrise, gx, *sums)
+        grids = self.grids
+        mixture_kernels.backward(x, g, p, steps, self.low, self.high, grids.midrise, grids.straight, gx, *sums)
         mixing, residual, outside = sums.sum(1)
         return mixing, p * (outside + residual if self.grids.residual_gradient else outside)
 
@@ -123,7 +126,7 @@ class MixtureCore(QuantizerCore):
         into_x, into_p, into_steps = [], [], []
         for k, (share, step, c, level) in enumerate(self._array_candidates(inputs)):
             inside = g
-            if not self.grids.midrise:
+            if not (self.grids.midrise or self.grids.straight):
                 low, high = (F.mul_scalar(step, float(n[k])) for n in (self.grids.low, self.grids.high))
                 inside = F.mul2(g, F.mul2(F.greater(x, low), F.less(x, high)))
             into_x.append(F.mul2(inside, share))
@@ -182,7 +185,8 @@ def composed(x: nn.Variable, p: nn.Variable, steps: nn.Variable, grids: Candidat
             candidates.append(_fixed(row, float(steps.d[k]), bits, grids.midrise))
         else:
             step = F.reshape(F.slice(steps, (k,), (k + 1,)), (1, 1), inplace=False)
-            candidates.append(_learned(row, step, low, high, grids.residual_gradient))
+            value = _learned(row, step, low, high, grids.residual_gradient)
+            candidates.append(straight_through(row, value) if grids.straight else value)
     mixed = F.affine(F.reshape(p, (1, p.size), inplace=False), F.concatenate(*candidates, axis=0))
     return F.reshape(mixed if unit is None else F.affine(unit, mixed), x.shape)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnmpq.quantizers import QUANTIZERS, make
 
-WEIGHTS_ALONE = ("gaussian", "dorefa", "sign_mean")
+WEIGHTS_ALONE = ("gaussian", "dorefa", "haq", "sign_mean")
 
 
 def cases() -> list[tuple[str, dict[str, Any]]]:

@@ -198,6 +198,11 @@ def pact(q: Any, v: dict, x: Any, g: Any) -> tuple:
     return y, g * inside, {"xmax": np.sum(g * (side + residual))}
 
 
+def haq(q: Any, v: dict, x: Any, g: Any) -> tuple:
+    top = float(v["xmax"])
+    return _uniform(x, top / (2.0 ** (int(v["bits"]) - 1) - 1), top, 1)[0], g, {}
+
+
 def sign_mean(q: Any, v: dict, x: Any, g: Any) -> tuple:
     return np.where(x < 0, -1.0, 1.0) * np.mean(np.abs(x)), g, {}
 
@@ -212,6 +217,7 @@ REFERENCE: dict[str, Callable[..., tuple]] = {
     "gaussian": gaussian,
     "half_wave_gaussian": half_wave_gaussian,
     "dorefa": dorefa,
+    "haq": haq,
     "pact": pact,
     "sign_mean": sign_mean,
 }

@@ -23,6 +23,7 @@ CASES = [
     pytest.param("uniform_b_xmax", (2, 4, 8), True, id="uniform-signed"),
     pytest.param("uniform_b_xmax", (1, 3), False, id="uniform"),
     pytest.param("pact", (2, 3, 4, 6), False, id="pact"),
+    pytest.param("haq", (2, 3, 4, 6), True, id="haq"),
 ]
 FORMS = ["kernels", "arrays", "composed"]
 
@@ -47,7 +48,7 @@ def reference(x: Any, p: Any, steps: Any, g: Any, grids: CandidateGrids) -> tupl
             n, inside = np.clip(np.floor(u), low, high) + 0.5, np.ones_like(x)
         else:
             n = np.clip(np.sign(u) * np.floor(np.abs(u) + 0.5), low, high)
-            inside = ((u > low) & (u < high)).astype(float)
+            inside = np.ones_like(x) if grids.straight else ((u > low) & (u < high)).astype(float)
             learned = n - u * inside if grids.residual_gradient else n * (1 - inside)
             gs[k] = p[k] * np.sum(g * learned)
         y += p[k] * n * steps[k]

@@ -9,7 +9,7 @@ import attrs
 import nnabla as nn
 
 from nnmpq.graph.accelerate.patterns import find_chains
-from nnmpq.graph.accelerate.rules import EITHER_ORDER, RULES, chain
+from nnmpq.graph.accelerate.rules import EITHER_ORDER, RULES, SAME_PLACE, chain
 from nnmpq.graph.accelerate.scalar_compiler import compile_scalars
 from nnmpq.graph.accelerate.scalars import run_scalars
 from nnmpq.graph.accelerate.weights import WeightClock
@@ -79,6 +79,8 @@ def accelerate(outputs: Sequence[nn.Variable], keep: Sequence[nn.Variable] = ())
             return made
         if name in EITHER_ORDER and work.is_last(inputs[0]):
             return [work.mark(v) for v in copy_function(function, inputs)]
+        if name in SAME_PLACE and any(work.is_last(v) for v in inputs) and len({v.shape for v in function.inputs}) == 1:
+            return [work.mark(v) for v in copy_function(function, [work.last(v) for v in inputs])]
         return copy_function(function, [work.first(v) for v in inputs])
 
     made, variables = rewrite(outputs, replace)

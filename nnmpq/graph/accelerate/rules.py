@@ -198,3 +198,6 @@ EITHER_ORDER = {
     "MaximumScalar", "Mish", "MinimumScalar", "MulScalar", "Pow2Quantize", "PowScalar", "RDivScalar", "RSubScalar",
     "Round", "SELU", "Sigmoid", "Sign", "SoftPlus", "Swish", "Tanh",
 }  # fmt: skip
+
+# Functions of two tensors of one shape, element by element: channel-last where one of them is.
+SAME_PLACE = {"Div2", "Maximum2", "Minimum2", "Mul2", "Sub2"}

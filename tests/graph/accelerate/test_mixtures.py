@@ -98,3 +98,14 @@ def test_the_core_keeps_to_channel_last() -> None:
     # One way in and one way out: the mixtures in between take the layout that they find.
     assert names.count("ChannelsLast") == 1 and names.count("ChannelsFirst") <= 1
     assert names.count("MixtureCore") == 4
+
+
+def test_a_product_of_two_maps_stays_channel_last() -> None:
+    def build() -> tuple[nn.Variable, dict[str, nn.Variable]]:
+        x, w = leaf((2, 4, 5, 5), 1), leaf((4, 4, 1, 1), 2)
+        a = F.convolution(x, w)
+        return F.convolution(F.mul2(a, F.sub2(x, a)), w), {"x": x, "w": w}
+
+    fast = compare(build)
+    names = [f.info.type_name for f in functions_of(fast.outputs)]
+    assert names[:5] == ["ChannelsLast", "Convolution", "Sub2", "Mul2", "Convolution"]
