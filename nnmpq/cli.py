@@ -11,16 +11,27 @@ from nnmpq import __version__
 from nnmpq.config.errors import ConfigError
 from nnmpq.data import DataError
 from nnmpq.data.command import data
+from nnmpq.export.command import export, verify
+from nnmpq.export.integer.program import ExportError
 from nnmpq.policy import PolicyError
+from nnmpq.search.command import pareto
+from nnmpq.search.show import show
+from nnmpq.search.table import TableError
+from nnmpq.search.transfer import transfer_command
 from nnmpq.training.errors import TrainingError
 
 # Name -> function that adds the command's arguments to its parser and sets `run`, which takes them and returns the exit
 # status. The first line of its docstring is the command's help.
 COMMANDS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "data": data,
+    "export": export,
+    "pareto": pareto,
+    "show": show,
+    "transfer": transfer_command,
+    "verify": verify,
 }
 # What a user's mistake or machine raises; anything else is ours, and shows where it happened.
-MISTAKES = (DataError, ConfigError, PolicyError, TrainingError, OSError)
+MISTAKES = (DataError, ExportError, ConfigError, PolicyError, TableError, TrainingError, OSError)
 
 
 def build_parser() -> argparse.ArgumentParser:

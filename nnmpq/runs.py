@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Callable
 
 import attrs
 import nnabla as nn
@@ -17,7 +18,7 @@ from nnmpq.config.errors import ConfigError
 from nnmpq.config.experiment import Experiment
 from nnmpq.config.reader import read_experiment, resolve_weightfile, to_cfg
 from nnmpq.config.scheme import budget_of
-from nnmpq.data import DataError, ImageOptions, load
+from nnmpq.data import DataError, DataSet, ImageOptions, load
 from nnmpq.data.worker_pool import default_workers
 from nnmpq.export.nnp import save_nnp
 from nnmpq.files import atomic_write
@@ -33,6 +34,9 @@ from nnmpq.training.machine import Machine
 from nnmpq.training.scaling import scale_for
 
 logger = logging.getLogger("nnmpq")
+
+# Takes an experiment, the folder of all runs, and the keywords of `run`; a function of a module, as it is pickled.
+Action = Callable[..., object]
 
 
 def context_of(name: str, device_id: str, type_config: str) -> nn.Context:
@@ -112,6 +116,19 @@ def image_options(experiment: Experiment) -> ImageOptions:
     )
 
 
+def load_data(experiment: Experiment) -> DataSet:
+    """Return an experiment's data set, divided and cut down as its keys say."""
+    return load(
+        experiment.dataset,
+        data_dir=experiment.data_dir,
+        validation_images=experiment.validation_images,
+        train_images=experiment.train_images,
+        test_images=experiment.test_images,
+        seed=experiment.seed,
+        options=image_options(experiment),
+    )
+
+
 def run(
     experiment: Experiment,
     runs_dir: Path,
@@ -138,15 +155,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     machine = machine or Machine()
     leads = machine.communicator.rank == 0
-    data = load(
-        experiment.dataset,
-        data_dir=experiment.data_dir,
-        validation_images=experiment.validation_images,
-        train_images=experiment.train_images,
-        test_images=experiment.test_images,
-        seed=experiment.seed,
-        options=image_options(experiment),
-    )
+    data = load_data(experiment)
     # A resumed run keeps the file of the run that it goes on with; a changed experiment is refused by the checkpoint.
     if leads and not (resume and (folder / "config.cfg").exists()):
         atomic_write(folder / "config.cfg", to_cfg(experiment))
@@ -166,15 +175,21 @@ def run(
 
 
 def main(
-    program: str, architectures: Sequence[str], argv: Sequence[str] | None = None, *, cfg: Path | None = None
+    program: str,
+    architectures: Sequence[str],
+    argv: Sequence[str] | None = None,
+    *,
+    cfg: Path | None = None,
+    action: Action = run,
 ) -> int:
-    """Run a ``train_*.py`` script.
+    """Run a script that does something with one experiment.
 
     Args:
         program: name of the script, for its help.
         architectures: values of ``arch`` that it trains.
         argv: command line without the program, default `sys.argv`.
         cfg: the file where the command line names none; without, it must.
+        action: what is done with the experiment: trained by the ``train_*.py`` scripts.
 
     Returns:
         The exit status: 0, or 2 when something given by the user was wrong.
@@ -186,14 +201,18 @@ def main(
             return 2
         threads = arguments.threads or max(1, available_threads() // arguments.processes)
         arguments.threads = threads
-        return run_processes(arguments.processes, train_one, (arguments, program, tuple(architectures)))
-    return train_one(arguments, program, architectures, ALONE)
+        return run_processes(arguments.processes, do_one, (arguments, program, tuple(architectures), action))
+    return do_one(arguments, program, architectures, action, ALONE)
 
 
-def train_one(
-    arguments: argparse.Namespace, program: str, architectures: Sequence[str], communicator: Communicator
+def do_one(
+    arguments: argparse.Namespace,
+    program: str,
+    architectures: Sequence[str],
+    action: Action,
+    communicator: Communicator,
 ) -> int:
-    """Train in this process, alone or as one of several; arguments as parsed, exit status as of `main`."""
+    """Act in this process, alone or as one of several; arguments as parsed, exit status as of `main`."""
     leads = communicator.rank == 0
     logging.basicConfig(level=logging.INFO if leads else logging.ERROR, format="%(message)s", stream=sys.stderr)
     # nnabla tells of every file that it writes, the temporary ones too.
@@ -211,13 +230,13 @@ def train_one(
             if experiment.arch not in architectures:
                 raise ConfigError(
                     f"{arguments.cfg}: [{experiment.name}] arch = {experiment.arch}: "
-                    f"{program} trains {', '.join(architectures)}"
+                    f"{program} takes {', '.join(architectures)}"
                 )
             runs_dir = Path(arguments.model_save_path)
             if experiment.weightfile is not None:
                 found = resolve_weightfile(experiment.weightfile, runs_dir, cfg=arguments.cfg, name=experiment.name)
                 experiment = attrs.evolve(experiment, weightfile=str(found))
-            run(
+            action(
                 experiment,
                 runs_dir,
                 resume=arguments.resume,

@@ -68,6 +68,15 @@ def each(rule: Rule) -> Rule:
     return lambda values: next((reason for reason in map(rule, values) if reason is not None), None)
 
 
+def factor(value: str) -> str | None:
+    """Accept a number above 0 as a word."""
+    try:
+        good = 0 < float(value) < float("inf")
+    except ValueError:
+        good = False
+    return None if good else f"{value} is no number above 0; nearest valid: 0.1"
+
+
 def folder_name(value: str) -> str | None:
     """Check the name of an experiment, which is also the name of its run folder."""
     if _NAME.fullmatch(value):
@@ -105,8 +114,21 @@ def check_relations(experiment: Experiment) -> None:
     Raises:
         InvalidValue: naming the key to change.
     """
-    for relation in (_architecture, _limits, _bits, _exclusive, _targets, _milestones, check_data):
+    for relation in (_architecture, _limits, _bits, _exclusive, _targets, _milestones, check_data, _archtype, _gates):
         relation(experiment)
+
+
+def _archtype(experiment: Experiment) -> None:
+    # Its keys are declared with the rules of this module.
+    from nnmpq.config.progressive import check_archtype
+
+    check_archtype(experiment)
+
+
+def _gates(experiment: Experiment) -> None:
+    from nnmpq.config.dynamic import check_gates
+
+    check_gates(experiment)
 
 
 def _architecture(experiment: Experiment) -> None:
@@ -170,7 +192,7 @@ def _bits_of(experiment: Experiment, prefix: str, name: str, choice: Choice) -> 
     bits = getattr(experiment, key)
     if choice.family == "sign" and bits != 1:
         raise InvalidValue(key, bits, f"{prefix}_quantize = {name} has 1 bit; nearest valid: 1")
-    if choice.family == "uniform" and prefix == "w":
+    if choice.family in ("uniform", "symmetric") and prefix == "w":
         for which in (key, f"{key}_min") if choice.learn else (key,):
             value = getattr(experiment, which)
             if value < 2:

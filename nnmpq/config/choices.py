@@ -14,7 +14,7 @@ class Choice:
     Args:
         quantizer: its name in `nnmpq.quantizers.QUANTIZERS`.
         learn: whether its parameters are learned.
-        family: "uniform", "pow2", "midrise", "dorefa", "pact" or "sign"; decides which bits are possible.
+        family: "uniform", "pow2", "midrise", "dorefa", "pact", "sign" or "symmetric"; decides which bits are possible.
     """
 
     quantizer: str
@@ -43,6 +43,7 @@ WEIGHT_QUANTIZERS: dict[str, Choice] = {
     "gaussian": Choice("gaussian", False, "midrise"),
     "dorefa": Choice("dorefa", False, "dorefa"),
     "sign_mean": Choice("sign_mean", False, "sign"),
+    "haq": Choice("haq", False, "symmetric"),
 }
 
 ACTIVATION_QUANTIZERS: dict[str, Choice] = {
@@ -93,4 +94,7 @@ COLOURS = ("cars", "cifar10", "half", "imagenet")
 OPTIMIZERS = ("momentum", "adam")
 AUGMENTATIONS = ("crop_flip", "none", "random_resized_crop")
 ACTIVATION_TARGETS = ("max", "sum")
+# Quantizers that the candidates of a mixture can be.
+WEIGHT_CANDIDATES = ("uniform_b_xmax", "gaussian", "haq")
+ACTIVATION_CANDIDATES = ("uniform_b_xmax", "half_wave_gaussian", "pact")
 ACTIVATION_SITES = ("input", "relu", "sum", "branch", "pool", "linear", "nonlinearity")

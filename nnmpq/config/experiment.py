@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from nnmpq.config import checks
+from nnmpq.config import checks, dynamic, gmpq, progressive, search
 from nnmpq.config.choices import (
     ACTIVATION_SITES,
     ACTIVATION_TARGETS,
@@ -48,8 +48,8 @@ def _default_milestones(experiment: Experiment) -> tuple[int, ...]:
     return scale_milestones(PUBLISHED_MILESTONES, PUBLISHED_EPOCHS, experiment.epochs)
 
 
-@attrs.frozen
-class Experiment:
+@attrs.frozen(field_transformer=dynamic.own_first)
+class Experiment(dynamic.GateKeys):
     """One experiment: a section of a ``.cfg`` with everything that it leaves at its default.
 
     Args:
@@ -255,6 +255,43 @@ class Experiment:
     initial_cost_lambda3: float = _budget(
         0.1, NUMBER, "weight of the squared excess of the activations, per KiB^2", checks.at_least(0)
     )
+
+    method: str | None = search.METHOD
+    weight_widths: tuple[int, ...] = search.WEIGHT_WIDTHS
+    activation_widths: tuple[int, ...] = search.ACTIVATION_WIDTHS
+    nearest_uniform: bool = search.NEAREST_UNIFORM
+    score: str = search.SCORE
+    score_images: int = search.SCORE_IMAGES
+    weights_kib: float | None = search.WEIGHTS_KIB
+    activations_sum_kib: float | None = search.ACTIVATIONS_SUM_KIB
+    activations_max_kib: float | None = search.ACTIVATIONS_MAX_KIB
+    bitops: float | None = search.BITOPS
+    mean_bits: float | None = search.MEAN_BITS
+    weight_candidate: str = search.WEIGHT_CANDIDATE
+    activation_candidate: str = search.ACTIVATION_CANDIDATE
+    complexity_weight: float = search.COMPLEXITY_WEIGHT
+    cd: float | None = search.CD
+    multiplier_rate: float = search.MULTIPLIER_RATE
+    entropy_weight: float = search.ENTROPY_WEIGHT
+    alpha_optimizer: str = search.ALPHA_OPTIMIZER
+    alpha_learning_rate: float = search.ALPHA_LEARNING_RATE
+    alpha_learning_rate_decay: float = search.ALPHA_LEARNING_RATE_DECAY
+    alpha_weight_decay: float = search.ALPHA_WEIGHT_DECAY
+
+    archtype: str | None = progressive.ARCHTYPE
+    k_bits: int = progressive.K_BITS
+    ratio: float = progressive.RATIO
+    interval: int = progressive.INTERVAL
+    lam: int = progressive.LAM
+    step: int = progressive.STEP
+    search_epochs: int = progressive.SEARCH_EPOCHS
+    info: str = progressive.INFO
+
+    teacher: str | None = gmpq.TEACHER
+    aux_weight: float = gmpq.AUX_WEIGHT
+    pnorm: float = gmpq.PNORM
+    product: float = gmpq.PRODUCT
+    calibrate: bool = gmpq.CALIBRATE
 
     def __attrs_post_init__(self) -> None:
         checks.check_relations(self)

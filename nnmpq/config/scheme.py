@@ -9,7 +9,11 @@ from nnmpq.config.choices import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS, Choic
 from nnmpq.config.errors import InvalidValue
 from nnmpq.config.experiment import Experiment
 from nnmpq.graph.schemes import FromPolicy, Parametric, SiteSettings
+from nnmpq.graph.settings import start_step
 from nnmpq.policy import Policy, PolicyError
+
+# Where PACT's clip starts in ProQHA's code.
+FIRST_CLIP = 10.0
 
 
 def build_scheme(experiment: Experiment, *, fused: bool = True) -> FromPolicy | Parametric:
@@ -37,6 +41,8 @@ def build_scheme(experiment: Experiment, *, fused: bool = True) -> FromPolicy | 
             raise InvalidValue("policy", experiment.policy, str(error)) from error
         return FromPolicy(policy, step=experiment.a_stepsize, fused=fused, faithful=experiment.faithful)
     weight = activation = None
+    if experiment.archtype == "quant":
+        weight, activation = (published_settings(name, experiment.k_bits) for name in ("dorefa", "pact"))
     if experiment.w_quantize is not None:
         weight = _settings(experiment, "w", WEIGHT_QUANTIZERS[experiment.w_quantize])
     if experiment.a_quantize is not None:
@@ -48,6 +54,19 @@ def build_scheme(experiment: Experiment, *, fused: bool = True) -> FromPolicy | 
         keep=experiment.keep,
         fused=fused,
     )
+
+
+def published_settings(quantizer: str, bits: int, least: int | None = None) -> SiteSettings:
+    """Return how ProQHA's quantizers start: PACT's clip at 10, with the gradient of automatic differentiation.
+
+    Args:
+        quantizer: "dorefa", "pact", or any other, which starts with the grid to about 2.
+        bits: at the start, and most.
+        least: fewest bits, where they change at run time; None pins them.
+    """
+    step = FIRST_CLIP / (2**bits - 1) if quantizer == "pact" else start_step(bits)
+    limits = (float(bits if least is None else least), float(bits))
+    return SiteSettings(quantizer, bits, step, options={"bits_limits": limits, "residual_gradient": True})
 
 
 def budget_of(experiment: Experiment) -> Budget:

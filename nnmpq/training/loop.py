@@ -153,6 +153,11 @@ def _phases(run: _Run, progress: Progress, found: checkpoints.Checkpoint | None)
     experiment = run.experiment
     if found is not None:
         parameters.assign(found.parameters, str(run.folder / checkpoints.FOLDER))
+    elif experiment.calibrate:
+        # Searches train networks: on top this would be a circle of imports.
+        from nnmpq.search.calibrate import calibrate
+
+        calibrate(attrs.evolve(experiment, batch_size=run.evaluation.images.shape[0]), run.data, run.evaluation)
     if progress.phase == LEARN:
         progress = _epochs(run, progress, found, experiment.epochs, learn_bits=True)
         progress = attrs.evolve(progress, phase=PROJECT)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from nnmpq.config.experiment import Experiment
 
 
-def learning_rate(first: float, milestones: Sequence[int], decay: float, epoch: int) -> float:
+def learning_rate(first: float, milestones: Sequence[int], decay: float | Sequence[float], epoch: int) -> float:
     """Return the learning rate of an epoch: the first one, times `decay` for every milestone passed.
 
     Args:
         first: rate of epoch 0.
         milestones: epochs at whose start the rate falls.
-        decay: factor of each fall.
+        decay: factor of each fall; or one a milestone.
         epoch: number of the epoch, from 0.
 
     Example:
         >>> [learning_rate(1.0, (80, 120), 0.5, epoch) for epoch in (0, 79, 80, 120)]
         [1.0, 1.0, 0.5, 0.25]
     """
-    return first * decay ** sum(epoch >= milestone for milestone in milestones)
+    passed = sum(epoch >= milestone for milestone in milestones)
+    if isinstance(decay, Sequence):
+        return first * math.prod(decay[:passed])
+    return first * decay**passed
 
 
 def rates(experiment: Experiment, epoch: int) -> tuple[float, float]:
@@ -30,7 +34,8 @@ def rates(experiment: Experiment, epoch: int) -> tuple[float, float]:
         experiment: first rates, milestones and decay.
         epoch: 0 for the first.
     """
-    decay, milestones = experiment.learning_rate_decay, experiment.milestones
+    milestones = experiment.milestones
+    decay = tuple(map(float, experiment.learning_rate_decays)) or experiment.learning_rate_decay
     if epoch >= experiment.epochs and experiment.finetune_learning_rate is not None:
         return experiment.finetune_learning_rate, 0.0
     epoch = min(epoch, experiment.epochs - 1)

@@ -194,11 +194,11 @@ def test_every_start_is_the_result_of_an_experiment_of_the_same_file():
                 assert re.sub("^params_", "", maker) in names and maker != name
 
 
-@pytest.mark.parametrize("name", ["DEFAULT", "DIGITS_FLOAT", "DIGITS_MIXED", "DIGITS_POW2"])
+@pytest.mark.parametrize("name", ["DEFAULT", "DIGITS_FLOAT", "DIGITS_MIXED", "DIGITS_EXPORT", "DIGITS_POW2"])
 def test_digits_need_no_download_and_end_within_minutes(name):
     experiment = read_experiment(CFGS / "train_resnet_digits.cfg", name)
     assert (experiment.arch, experiment.dataset, experiment.data_dir) == ("resnet_digits", "digits", None)
     assert experiment.epochs <= 60
-    limited = name in ("DIGITS_MIXED", "DIGITS_POW2")
+    limited = name in ("DIGITS_MIXED", "DIGITS_EXPORT", "DIGITS_POW2")
     assert (experiment.target_weight_kbytes > 0) == limited
     assert (experiment.target_activation_kbytes > 0) == limited

@@ -13,7 +13,7 @@ WEIGHT = Site("conv/W", "weight", "convolution", (4, 3, 3, 3), signed=True, laye
 BIAS = Site("conv/b", "bias", "convolution", (4,), signed=True, layer="conv")
 RELU = Site("conv/relu", "activation", "relu", (4, 8, 8), signed=False)
 SUM = Site("conv/sum", "activation", "sum", (4, 8, 8), signed=True)
-WEIGHT_ONLY = ("gaussian", "dorefa", "sign_mean")
+WEIGHT_ONLY = ("gaussian", "dorefa", "sign_mean", "haq")
 ACTIVATION_ONLY = ("half_wave_gaussian", "pact")
 
 

@@ -56,6 +56,7 @@ SCHEMES: dict[str, Any] = {
     "per_channel": both(SiteSettings("uniform_delta_xmax", per_channel=True)),
     "gaussian": both(SiteSettings("gaussian", bits=2), SiteSettings("half_wave_gaussian", bits=3)),
     "dorefa": both(SiteSettings("dorefa", bits=2), SiteSettings("pact", bits=3)),
+    "haq": both(SiteSettings("haq", bits=3), SiteSettings("pact", bits=3)),
     "sign_mean": both(ONE_BIT, SiteSettings("pact", bits=4)),
 }
 

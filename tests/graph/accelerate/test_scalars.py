@@ -24,7 +24,8 @@ FUNCTIONS = {
     "MulScalar": lambda x: F.mul_scalar(x, -0.7),
     "PowScalar": lambda x: F.pow_scalar(x, 2.0),
     "RPowScalar": lambda x: F.r_pow_scalar(x, 2.0),
-    "RDivScalar": lambda x: F.r_div_scalar(x, 3.0),
+    # Not at zero, where a rounding may have brought it.
+    "RDivScalar": lambda x: F.r_div_scalar(F.add_scalar(x, 5.5), 3.0),
     "Log": lambda x: F.log(F.maximum_scalar(x, 0.1)),
     "Round": F.round,
     "Ceil": F.ceil,

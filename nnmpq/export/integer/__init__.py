@@ -1,0 +1,1 @@
+"""Networks as whole numbers: what a microcontroller computes, its reference in numpy, and its saved form."""

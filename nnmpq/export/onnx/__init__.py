@@ -1,0 +1,1 @@
+"""Networks as ONNX: quantize-dequantize pairs around float operations that hold whole numbers exactly."""
