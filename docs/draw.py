@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -197,7 +197,9 @@ def draw_gate(path: Path) -> None:
 
 def main() -> None:
     """Draw every registered quantizer, and what GMPQ does to attribution."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "images")
+    parser = argparse.ArgumentParser(description="Draw the pictures of docs/.")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "images")
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     for name in QUANTIZERS:
         draw(name, folder / f"quantizer_{name}.png")
