@@ -14,6 +14,11 @@ from collections.abc import Iterator  # noqa: E402
 import nnabla as nn  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+# How long an example takes depends on who else is at work on the machine; pytest's own time limit stays.
+settings.register_profile("nnmpq", deadline=None)
+settings.load_profile("nnmpq")
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ def build_parser(program: str, cfg: Path | None = None) -> argparse.ArgumentPars
     default = "compulsory" if cfg is None else f"default: {cfg.name}"
     parser = argparse.ArgumentParser(
         prog=program,
-        description="Train one experiment, a section of a .cfg file, and fill its run folder.",
+        description="Run one experiment, a section of a .cfg file, and fill its run folder.",
         epilog=_EPILOG.format(program=program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -146,8 +146,10 @@ def test_a_worker_that_cannot_start_is_an_error(files: Listed, monkeypatch: pyte
     assert not children()
 
 
+# A process started in the background of a shell ignores the interrupt, and so would its children.
 PARENT = """
-import os, pickle, sys, time
+import os, pickle, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 sys.path[:] = pickle.loads(bytes.fromhex(sys.argv[1]))
 from nnmpq.data.pipeline import file_training_batches
