@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from nnmpq.data.cifar_file import read_cifar_file
 from nnmpq.data.dataset import Split
 from nnmpq.data.errors import DataError
 
@@ -17,60 +15,11 @@ FOLDER = "cifar-10-batches-py"
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_FILE = "test_batch"
 IMAGES_A_FILE = 10000
-PIXELS = 3 * 32 * 32
-LARGEST_FILE = 64 * 2**20
-# All that a batch needs to be read; a pickle that asks for anything else is refused before it runs.
-ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR-10 batch does")
-        return super().find_class(module, name)
 
 
 def read_batch(path: Path, count: int = IMAGES_A_FILE) -> Split:
-    """Read one batch file, whole or not at all.
-
-    Args:
-        path: the file.
-        count: images that it must hold.
-
-    Raises:
-        DataError: it is missing, damaged, or no CIFAR-10 batch; names it and says why.
-    """
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise DataError(f"{path}: {path.stat().st_size} bytes are no CIFAR-10 batch")
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    try:
-        document = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-    except DataError:
-        raise
-    except Exception as error:  # a damaged pickle can raise anything
-        raise DataError(f"{path}: damaged or no CIFAR-10 batch: {error}") from error
-    if not isinstance(document, dict) or not {b"data", b"labels"} <= document.keys():
-        raise DataError(f"{path}: no CIFAR-10 batch: keys 'data' and 'labels' are needed")
-    pixels, labels = document[b"data"], document[b"labels"]
-    shape = (count, PIXELS)
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != shape:
-        raise DataError(f"{path}: 'data' is no uint8 array of shape {shape}")
-    if (
-        not isinstance(labels, list)
-        or len(labels) != count
-        or not all(isinstance(label, int) and 0 <= label <= 9 for label in labels)
-    ):
-        raise DataError(f"{path}: 'labels' is no list of {count} classes from 0 to 9")
-    return Split(pixels.reshape(-1, 3, 32, 32), np.asarray(labels, np.int32))
+    """Read one batch file, whole or not at all; arguments and errors as of `read_cifar_file`."""
+    return read_cifar_file(path, count, labels="labels", classes=10, what="CIFAR-10 batch")
 
 
 def find_folder(data_dir: str | None) -> Path:
