@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import nnabla as nn
@@ -32,7 +33,10 @@ class Scratch:
 
 
 class CpuFunction(PythonFunction):
-    """A function on float32 tensors in the CPU's memory; by default its gradients need every input and no output."""
+    """A function on float32 tensors in the CPU's memory.
+
+    By default it has one output, of the first input's shape, and its gradients need every input and no output.
+    """
 
     def __init__(self, scratch: Scratch) -> None:
         super().__init__(CPU)
@@ -46,6 +50,10 @@ class CpuFunction(PythonFunction):
     def min_outputs(self) -> int:
         """One output."""
         return 1
+
+    def setup_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
+        """Give the output the first input's shape."""
+        outputs[0].reset_shape(inputs[0].shape, True)
 
     def grad_depends_output_data(self, i: int, o: int) -> bool:
         """No gradient needs the output."""

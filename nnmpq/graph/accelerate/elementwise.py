@@ -26,10 +26,6 @@ class Clip(CpuFunction):
         """The output tells where the gradient goes."""
         return True
 
-    def setup_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
-        """Give the output the input's shape."""
-        outputs[0].reset_shape(inputs[0].shape, True)
-
     def forward_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
         """Clip."""
         kernels.clip(view(inputs[0].data), self.low, self.high, view(outputs[0].data, True))
@@ -60,10 +56,6 @@ class FixedPoint(CpuFunction):
         """The input tells where the gradient goes."""
         return self.masked
 
-    def setup_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
-        """Give the output the input's shape."""
-        outputs[0].reset_shape(inputs[0].shape, True)
-
     def forward_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
         """Quantize."""
         kernels.fixed_point(view(inputs[0].data), self.step, self.low, self.high, view(outputs[0].data, True))
@@ -91,10 +83,6 @@ class Addition(CpuFunction):
     def grad_depends_input_data(self, i: int, j: int) -> bool:
         """A sum's gradients are the output's."""
         return False
-
-    def setup_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
-        """Give the output the inputs' shape."""
-        outputs[0].reset_shape(inputs[0].shape, True)
 
     def forward_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
         """Add up."""
