@@ -183,8 +183,11 @@ class Experiment(dynamic.GateKeys):
     quantizer_weight_decay: float = _training(
         0.0, NUMBER, "weight decay of the quantizer parameters", checks.at_least(0)
     )
-    finetune_epochs: int = _training(
-        10, INTEGER, "epochs after the bits are fixed; only with a target", checks.at_least(0)
+    finetune_epochs: int | None = _training(
+        None,
+        optional(INTEGER),
+        "last epochs, with bits, steps and ranges fixed; none: 10 with a target, else 0",
+        checks.at_least(0),
     )
     finetune_learning_rate: float | None = _training(
         None, optional(NUMBER), "its learning rate; none: that of the last epoch before", POSITIVE

@@ -36,6 +36,8 @@ from nnmpq.training.solvers import QUANTIZERS, WEIGHTS, SolverGroups, build_grou
 logger = logging.getLogger("nnmpq")
 
 CALIBRATION_IMAGES = 512
+# Of a run under a limit, where the experiment does not say.
+FINETUNE_EPOCHS = 10
 
 
 @attrs.frozen(eq=False)
@@ -69,7 +71,7 @@ def train(
     """Train an experiment in the current parameter scope, which is cleared first.
 
     With a budget the bits are learned under a penalty, then projected onto the budget and fixed while the
-    weights are fine-tuned. Validation picks the best of all models that meet the budget; the test images are
+    weights are fine-tuned; without one, ``finetune_epochs`` fixes steps and ranges likewise. Validation picks the best of all models that meet the budget; the test images are
     read once, at the end.
 
     Args:
@@ -162,12 +164,25 @@ def _phases(run: _Run, progress: Progress, found: checkpoints.Checkpoint | None)
         progress = _epochs(run, progress, found, experiment.epochs, learn_bits=True)
         progress = attrs.evolve(progress, phase=PROJECT)
     if progress.phase == PROJECT:
-        if not run.budget.limits():
-            return progress
-        progress = _project(run, progress)
+        if run.budget.limits():
+            progress = _project(run, progress)
+        else:
+            progress = attrs.evolve(progress, phase=FINETUNE)
         found = None
-    last = experiment.epochs + experiment.finetune_epochs
+    last = experiment.epochs + finetune_epochs(experiment)
     return _epochs(run, progress, found, last, learn_bits=False)
+
+
+def finetune_epochs(experiment: Experiment) -> int:
+    """Return how many epochs with fixed bits, steps and ranges end a run: 10 under a limit, where nothing is said.
+
+    Example:
+        >>> finetune_epochs(Experiment("X")), finetune_epochs(Experiment("X", finetune_epochs=2))
+        (0, 2)
+    """
+    if experiment.finetune_epochs is not None:
+        return experiment.finetune_epochs
+    return FINETUNE_EPOCHS if budget_of(experiment).limits() else 0
 
 
 def _epochs(

@@ -203,6 +203,13 @@ def test_no_finetuning_still_gives_a_model_that_meets_the_budget(tmp_path):
     assert result.history[-1].phase == "project" and result.cost.activations_max_kib <= 0.4
 
 
+def test_without_a_budget_finetuning_fixes_steps_and_ranges(tmp_path):
+    fixed = dict(w_quantize="parametric_fp_b_xmax", a_quantize="parametric_fp_b_xmax_relu")
+    result = train(experiment(**fixed, finetune_epochs=2), data(), tmp_path, quiet=True)
+    assert [row.phase for row in result.history] == ["learn", "learn", "finetune", "finetune"]
+    assert [row.quantizer_learning_rate is None for row in result.history] == [False, False, True, True]
+
+
 def test_finetuning_has_its_own_rate(tmp_path):
     result = train(experiment(**MIXED, finetune_learning_rate=0.125), data(), tmp_path, quiet=True)
     assert result.history[-1].learning_rate == 0.125

@@ -23,7 +23,7 @@ def experiment(**changes: Any) -> Experiment:
         "augmentation": "crop_flip",
         "epochs": 2,
         "milestones": (1,),
-        "finetune_epochs": 1,
+        "finetune_epochs": 1 if "target_weight_kbytes" in changes else None,
         "batch_size": 32,
         "initial_learning_rate": 0.05,
         "validation_images": 40,
