@@ -28,10 +28,13 @@ setup: $(STAMP) ## Make .venv (Python 3.10) with nnmpq in it; EXTRAS=test,lint,c
 	@$(RUN) tools/setup_environment.py --extras "$(EXTRAS)"
 
 # One thread: the network is too small to share, and the figures are those of the README.
-demo: $(STAMP) ## Train the digits network in float, then in mixed precision, and export it as verified C99
+demo: $(STAMP) ## Digits in float; bits learned, then bits searched and trained; both exported as verified C99
 	$(RUN) train_resnet.py DIGITS_FLOAT --cfg cfgs/train_resnet_digits.cfg --threads 1
 	$(RUN) train_resnet.py DIGITS_EXPORT --cfg cfgs/train_resnet_digits.cfg --threads 1
 	$(RUN) -m nnmpq export runs/DIGITS_EXPORT --to c99
+	$(RUN) search.py DIGITS --cfg cfgs/search_sensitivity.cfg --threads 1
+	$(RUN) train_resnet.py DIGITS_TRAIN --cfg cfgs/search_sensitivity.cfg --threads 1
+	$(RUN) -m nnmpq export runs/DIGITS_TRAIN --to c99
 
 test: $(STAMP) ## Run the tests and the docstrings' examples; TESTS=tests/graph runs a part
 	$(RUN) -m pytest -q -n auto --maxprocesses=4 --dist=worksteal $(TESTS)
