@@ -13,7 +13,7 @@ from nnmpq.config.choices import ARCHITECTURES
 from nnmpq.config.errors import ConfigError
 from nnmpq.config.experiment import Experiment
 from nnmpq.config.reader import read_experiment, resolve_weightfile
-from nnmpq.config.sections import DEFAULT, read_sections
+from nnmpq.config.sections import read_sections
 from nnmpq.files import nearest
 from nnmpq.graph.functions import functions_of
 from nnmpq.graph.rewrite import rewrite
@@ -173,8 +173,8 @@ def teacher_of(task: SearchTask) -> Teacher:
     cfg = path.parent / CONFIG
     if not cfg.is_file():
         return Teacher(plain(experiment), path)
-    section = next(name for name in [*read_sections(cfg).names(), DEFAULT] if name != DEFAULT)
-    found = read_experiment(cfg, section)
+    # A run's config.cfg has one section, which may be DEFAULT itself.
+    found = read_experiment(cfg, read_sections(cfg).names()[-1])
     for key in ("w_quantize", "a_quantize", "policy"):
         if getattr(found, key) is not None:
             raise ConfigError(

@@ -205,6 +205,15 @@ def _wide(folder: Path) -> Path:
     return folder / "wide.h5"
 
 
+def test_a_teacher_may_be_the_default_section(tmp_path, teacher, data):
+    folder = tmp_path / "DEFAULT"
+    folder.mkdir()
+    (folder / "best.h5").write_bytes(teacher.path.read_bytes())
+    (folder / "config.cfg").write_text(to_cfg(attrs.evolve(teacher.experiment, name="DEFAULT")))
+    found = teacher_of(task_of(data, tmp_path / "TINY", teacher="DEFAULT/best.h5"))
+    assert found.path == folder / "best.h5" and found.experiment.name == "DEFAULT"
+
+
 def test_teachers_that_cannot_be(tmp_path, teacher, data):
     def refused(match: str, error: type = ConfigError, **changes):
         with pytest.raises(error, match=match):
