@@ -21,12 +21,14 @@ from typing import Any
 import attrs
 
 from nnmpq.files import atomic_write
+from nnmpq.graph.network import BIAS
 from nnmpq.policy import Policy
 
 ROOT = Path(__file__).resolve().parents[1]
 CFG = ROOT / "cfgs" / "search_compare.cfg"
 METHODS = ("uniform", "learned", "edmips", "progressive", "gmpq", "sensitivity")
-BUDGETS = (3, 2)
+# Mean bits of the uniform policy whose costs are the limits; between two widths the nearest to uniform.
+BUDGETS = ("3", "2.5", "2")
 HEADINGS = (
     *("budget", "method", "test accuracy %", "over uniform", "seeds", "validation %"),
     *("mean bits", "weights KiB", "activations KiB", "search minutes", "images seen", "step / float step"),
@@ -49,26 +51,31 @@ class Comparison:
     seeds: tuple[int, ...] = (313, 1, 2)
     threads: int = 1
 
-    def search(self, method: str, budget: int) -> Path:
+    def search(self, method: str, budget: str) -> Path:
         """Folder of a search."""
         return self.out / f"{method.upper()}_{budget}"
 
-    def training(self, method: str, budget: int, seed: int) -> Path:
+    def training(self, method: str, budget: str, seed: int) -> Path:
         """Folder of the training of what a search found."""
         return self.out / f"seed{seed}" / f"{method.upper()}_{budget}_TRAIN"
 
 
-def same_bits(comparison: Comparison, method: str, budget: int, methods: Sequence[str] = METHODS) -> str:
-    """Return the first method that found the very same bits, which need no second training; mostly its own name."""
-    own = Policy.load(comparison.search(method, budget) / "policy.yaml").bits()
+def same_bits(comparison: Comparison, method: str, budget: str, methods: Sequence[str] = METHODS) -> str:
+    """Return the first method that found the very same bits, biases aside: they need no second training."""
+    own = _bits(comparison.search(method, budget))
     for other in methods:
-        path = comparison.search(other, budget) / "policy.yaml"
-        if other == method or (path.exists() and Policy.load(path).bits() == own):
+        folder = comparison.search(other, budget)
+        if other == method or ((folder / "policy.yaml").exists() and _bits(folder) == own):
             return other
     return method
 
 
-def run_all(comparison: Comparison, methods: Sequence[str], budgets: Sequence[int]) -> None:
+def _bits(folder: Path) -> dict[str, int]:
+    """The bits of weights and activations that a search found."""
+    return {name: site.bits for name, site in Policy.load(folder / "policy.yaml").sites.items() if site.role != BIAS}
+
+
+def run_all(comparison: Comparison, methods: Sequence[str], budgets: Sequence[str]) -> None:
     """Run what has no result yet: float, searches, then the trainings, a seed after the other."""
     _run(comparison, "train_resnet.py", "FLOAT", comparison.out)
     for budget in budgets:
@@ -113,7 +120,7 @@ class Line:
         validation: those on the validation images.
     """
 
-    budget: int
+    budget: str
     method: str
     cost: Mapping[str, float]
     search: Mapping[str, Any]
@@ -122,7 +129,7 @@ class Line:
     validation: tuple[float, ...]
 
 
-def lines(comparison: Comparison, methods: Sequence[str], budgets: Sequence[int]) -> Iterator[Line]:
+def lines(comparison: Comparison, methods: Sequence[str], budgets: Sequence[str]) -> Iterator[Line]:
     """Yield what is there of each method at each budget."""
     for budget in budgets:
         for method in methods:
@@ -183,12 +190,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--seeds", default="313,1,2", help="of the trainings (default: %(default)s)")
     parser.add_argument("--methods", default=",".join(METHODS), help="default: %(default)s")
-    parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)), help="default: %(default)s")
+    parser.add_argument("--budgets", default=",".join(BUDGETS), help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
     chosen = parser.parse_args(argv)
     seeds = tuple(int(seed) for seed in chosen.seeds.split(","))
-    budgets = tuple(int(budget) for budget in chosen.budgets.split(","))
+    budgets = tuple(chosen.budgets.split(","))
     methods = tuple(chosen.methods.split(","))
     comparison = Comparison(chosen.out, chosen.data_dir, seeds, chosen.threads)
     if not chosen.table:

@@ -16,8 +16,13 @@ from nnmpq.search import SEARCHES
 
 def policy(folder: Path, bits: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    site = SitePolicy("weight", bits, "uniform_b_xmax", True)
-    Policy(network="resnet", method="x", seed=1, budget={}, cost={}, sites={"fc/W": site}).save(folder / "policy.yaml")
+    sites = {"fc/W": SitePolicy("weight", bits, "uniform_b_xmax", True), "fc/b": bias(folder.name)}
+    Policy(network="resnet", method="x", seed=1, budget={}, cost={}, sites=sites).save(folder / "policy.yaml")
+
+
+def bias(name: str) -> SitePolicy:
+    """Of uniform in bits, of the others float: what a bias has makes no other policy."""
+    return SitePolicy("bias", *((3, "uniform_b_xmax") if "UNIFORM" in name else (32, "float")), True)
 
 
 def searched(folder: Path, bits: int, **found: Any) -> None:
@@ -37,15 +42,15 @@ def comparison(tmp_path: Path) -> Comparison:
     """Uniform and edmips at budget 3 with two seeds each, gmpq with uniform's bits, learned searched alone."""
     found = Comparison(tmp_path, seeds=(1, 2))
     for method, bits in (("uniform", 3), ("learned", 4), ("edmips", 5), ("gmpq", 3)):
-        searched(found.search(method, 3), bits, **({"step_over_float_step": 1.3} if method == "edmips" else {}))
+        searched(found.search(method, "3"), bits, **({"step_over_float_step": 1.3} if method == "edmips" else {}))
     for seed, uniform, edmips in ((1, 0.80, 0.84), (2, 0.82, 0.83)):
-        trained(found.training("uniform", 3, seed), uniform)
-        trained(found.training("edmips", 3, seed), edmips)
+        trained(found.training("uniform", "3", seed), uniform)
+        trained(found.training("edmips", "3", seed), edmips)
     return found
 
 
 def test_the_table_sets_means_beside_uniform(comparison: Comparison) -> None:
-    found = {line.method: line for line in lines(comparison, compare_searches.METHODS, (3,))}
+    found = {line.method: line for line in lines(comparison, compare_searches.METHODS, ("3",))}
     assert set(found) == {"uniform", "learned", "edmips", "gmpq"}, "what was not searched has no row"
     assert found["gmpq"].alike == "uniform" and found["gmpq"].test == (0.80, 0.82)
     assert found["learned"].test == ()
@@ -62,20 +67,20 @@ def test_the_same_bits_are_trained_once_and_finished_runs_not_again(
 ) -> None:
     ran = []
     monkeypatch.setattr(compare_searches.subprocess, "run", lambda line, check: ran.append(line))
-    assert same_bits(comparison, "gmpq", 3) == "uniform" and same_bits(comparison, "edmips", 3) == "edmips"
-    run_all(comparison, ("uniform", "learned", "edmips", "gmpq"), (3,))
+    assert same_bits(comparison, "gmpq", "3") == "uniform" and same_bits(comparison, "edmips", "3") == "edmips"
+    run_all(comparison, ("uniform", "learned", "edmips", "gmpq"), ("3",))
     assert [Path(line[1]).name + " " + line[2] for line in ran] == [
         "train_resnet.py FLOAT",
         "train_resnet.py LEARNED_3_TRAIN",
         "train_resnet.py LEARNED_3_TRAIN",
     ]
     assert [part for line in ran for part in line if part.startswith("seed=")] == ["seed=1", "seed=2"]
-    assert f"policy={comparison.search('learned', 3).resolve() / 'policy.yaml'}" in ran[1]
+    assert f"policy={comparison.search('learned', '3').resolve() / 'policy.yaml'}" in ran[1]
 
 
 def test_a_search_that_fails_ends_the_comparison(tmp_path: Path) -> None:
     with pytest.raises(compare_searches.subprocess.CalledProcessError):
-        run_all(Comparison(tmp_path, tmp_path / "no data"), ("uniform",), (3,))
+        run_all(Comparison(tmp_path, tmp_path / "no data"), ("uniform",), ("3",))
 
 
 def test_the_table_is_printed_and_kept(comparison: Comparison, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,4 +96,4 @@ def test_the_file_has_every_search_at_both_budgets_with_a_training() -> None:
         for budget in compare_searches.BUDGETS:
             assert {f"{method.upper()}_{budget}", f"{method.upper()}_{budget}_TRAIN"} <= set(names)
             chosen = read_experiment(compare_searches.CFG, f"{method.upper()}_{budget}")
-            assert chosen.method == method and chosen.mean_bits == pytest.approx(budget, abs=0.05)
+            assert chosen.method == method and chosen.mean_bits == pytest.approx(float(budget), abs=0.05)
