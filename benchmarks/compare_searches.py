@@ -1,6 +1,6 @@
 """Every search at the same budgets, every policy trained alike, in one table: which is better than uniform?
 
-    python benchmarks/compare_searches.py --data-dir DATA --out FOLDER [--seeds 313,1,2] [--threads 1] [--table]
+    python -m benchmarks.compare_searches --data-dir DATA --out FOLDER [--seeds 313,1,2] [--threads 1] [--table]
 
 Runs what cfgs/search_compare.cfg says: the float network, a search for each method and budget, and the training of
 each policy with each seed, one seed after the other. What has its result.json is not run again, so a killed comparison
@@ -20,6 +20,7 @@ from typing import Any
 
 import attrs
 
+from benchmarks.compare_chart import accuracy_chart
 from nnmpq.files import atomic_write
 from nnmpq.graph.network import BIAS
 from nnmpq.policy import Policy
@@ -184,7 +185,7 @@ def table(found: Sequence[Line]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the comparison and print its table, which is also in FOLDER/table.md."""
+    """Run the comparison and print its table, which is also in FOLDER/table.md and, drawn, table.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--data-dir", type=Path)
@@ -200,8 +201,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     comparison = Comparison(chosen.out, chosen.data_dir, seeds, chosen.threads)
     if not chosen.table:
         run_all(comparison, methods, budgets)
-    text = table(list(lines(comparison, methods, budgets)))
+    found = list(lines(comparison, methods, budgets))
+    text = table(found)
     atomic_write(chosen.out / "table.md", text)
+    if any(line.test for line in found):
+        accuracies = {b: {line.method: line.test for line in found if line.budget == b} for b in budgets}
+        atomic_write(chosen.out / "table.png", accuracy_chart(accuracies))
     print(text, end="")
     return 0
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import compare_searches
+from benchmarks.compare_chart import accuracy_chart
 from benchmarks.compare_searches import Comparison, lines, main, run_all, same_bits, table
 from nnmpq.config.reader import read_experiment
 from nnmpq.config.sections import read_sections
@@ -87,6 +88,16 @@ def test_the_table_is_printed_and_kept(comparison: Comparison, capsys: pytest.Ca
     assert main(["--out", str(comparison.out), "--seeds", "1", "--budgets", "3", "--table"]) == 0
     assert capsys.readouterr().out == (comparison.out / "table.md").read_text()
     assert "| 80.00 |" in (comparison.out / "table.md").read_text()
+    assert (comparison.out / "table.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_chart_leaves_out_what_has_no_accuracy() -> None:
+    chosen = {"3": {"uniform": (0.8, 0.82), "gmpq": ()}, "2": {"uniform": ()}}
+    width = int.from_bytes(accuracy_chart(chosen)[16:20], "big")
+    both = int.from_bytes(accuracy_chart({**chosen, "2": {"uniform": (0.7,)}})[16:20], "big")
+    assert width < both, "a panel for each budget that has any"
+    with pytest.raises(ValueError, match="no policy has been trained"):
+        accuracy_chart({"2": {"uniform": ()}})
 
 
 def test_the_file_has_every_search_at_both_budgets_with_a_training() -> None:
