@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import nnabla as nn
+import numpy as np
 
 from nnmpq.graph.functions import JOINS, LAYER_KIND, functions_of, parameter_names
 from nnmpq.graph.rewrite import copy_function, rewrite
@@ -111,7 +112,7 @@ def on_other_input(
         output: the tensor that leaves the part.
         entry: the tensor that enters it.
         x: what stands for `entry`, same shape.
-        parameters: what stands for parameters; those not named are shared.
+        parameters: what stands for parameters, and for tensors computed from them; those not named are shared.
 
     Returns:
         What stands for `output`, and what stands for every tensor of the part.
@@ -129,8 +130,8 @@ def on_other_input(
     leaves = {**(parameters or {}), entry: x}
 
     def replace(function: Any, inputs: Sequence[nn.Variable]) -> Sequence[nn.Variable] | None:
-        if entry in function.outputs:
-            return [x if v == entry else v for v in function.outputs]
+        if any(v in leaves for v in function.outputs):
+            return [leaves.get(v, v) for v in function.outputs]
         if all(new == old for new, old in zip(inputs, function.inputs)):
             return list(function.outputs)
         if "core" in function.info.args:
@@ -142,3 +143,29 @@ def on_other_input(
 
     (made,), variables = rewrite([output], replace, leaves)
     return made, variables
+
+
+def constants_of(output: nn.Variable, entry: nn.Variable) -> dict[nn.Variable, nn.Variable]:
+    """Compute now what a graph computes from parameters alone: quantized weights, steps and ranges.
+
+    Args:
+        output: of the graph, in evaluation mode.
+        entry: its input; every other leaf counts as a parameter.
+
+    Returns:
+        By the tensor of the graph, a leaf with its numbers as they are now; for `on_other_input`.
+
+    Example:
+        >>> import nnabla.functions as F
+        >>> x, w = nn.Variable((2, 3)), nn.Variable.from_numpy_array([[1.4, 2.6, 3.0]])
+        >>> y = F.mul2(F.round(w), x)
+        >>> [leaf.d.tolist() for leaf in constants_of(y, x).values()]
+        [[[1.0, 3.0, 3.0]]]
+    """
+    found: dict[nn.Variable, nn.Variable] = {}
+    for function in functions_of([output]):
+        if all(v in found or (v.parent is None and v != entry) for v in function.inputs):
+            for result in function.outputs:
+                result.forward()
+                found[result] = nn.Variable.from_numpy_array(np.array(result.d, np.float32))
+    return found

@@ -118,8 +118,8 @@ def meet_target(
     account: Account,
     target: float,
     *,
-    images: int = 1024,
-    steps: int = 12,
+    images: int = 512,
+    steps: int = 10,
 ) -> float:
     """Set the price of wide paths so that the mean energy of some images is the target; return the price.
 

@@ -231,12 +231,16 @@ def build_dynamic(
         built.append(DynamicBlock(block, paths, gate, decision))
     _check_keep(settings.scheme.keep, whole.network, parts)
     output = on_other_input(whole.outputs[0], before, h)[0]
-    images = _input_of(built[0].block.entry)
+    images = input_of(built[0].block.entry)
     return DynamicNetwork(output, whole.outputs[0], whole.network, tuple(built), settings, images, decide)
 
 
-def _input_of(tensor: nn.Variable) -> nn.Variable:
-    """The leaf that a tensor is computed from and that is no parameter."""
+def input_of(tensor: nn.Variable) -> nn.Variable:
+    """Return the leaf that a tensor is computed from and that is no parameter.
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
     known = parameter_names()
     leaves = {v for f in functions_of([tensor]) for v in f.inputs if v.parent is None and v.data not in known}
     if len(leaves) != 1:

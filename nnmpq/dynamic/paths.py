@@ -10,7 +10,7 @@ import nnabla as nn
 import numpy as np
 from nnabla.parameter import get_parameter_or_create
 
-from nnmpq.dynamic.blocks import Block, on_other_input
+from nnmpq.dynamic.blocks import Block, constants_of, on_other_input
 from nnmpq.graph.functions import functions_of, parameter_names
 from nnmpq.graph.network import ACTIVATION, Network, Site
 from nnmpq.graph.quantize import QuantizedNetwork, quantize
@@ -115,9 +115,18 @@ class Part:
         network = self.quantized.network
         return {self.scheme.site(network.site(name)).name: found for name, found in self.quantized.sites.items()}
 
-    def on(self, x: nn.Variable) -> nn.Variable:
-        """Return the part's output with x as its input."""
-        return on_other_input(self.quantized.output, self.entry, x)[0]
+    def on(self, x: nn.Variable, *, frozen: bool = False) -> nn.Variable:
+        """Return the part's output with x as its input.
+
+        Args:
+            x: same shape as `entry`.
+            frozen: weights are quantized once, now, and not at each call.
+        """
+        return on_other_input(self.quantized.output, self.entry, x, self.constants() if frozen else None)[0]
+
+    def constants(self) -> dict[nn.Variable, nn.Variable]:
+        """Return what the part computes from parameters alone, as `constants_of` does."""
+        return constants_of(self.quantized.output, self.entry)
 
 
 def _private_parameters(block: Block, prefix: str) -> dict[nn.Variable, nn.Variable]:

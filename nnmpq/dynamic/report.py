@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -16,6 +17,8 @@ from nnmpq.dynamic.evaluate import Choices
 from nnmpq.files import atomic_write
 
 DOTS_PER_INCH = 100
+# A network that needs so many times the energy of all others would leave them one column of the plot.
+FAR = 1.5
 
 
 @attrs.frozen
@@ -69,7 +72,8 @@ def write_shares(path: Path, found: Choices, blocks: Sequence[str], classes: int
     atomic_write(path, stream.getvalue())
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, whole or not at all; equal figures give equal bytes."""
     FigureCanvasAgg(figure)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
@@ -84,7 +88,7 @@ def draw_shares(path: Path, found: Choices, blocks: Sequence[str], classes: int)
     axes.set_xticks(range(len(blocks)), blocks, rotation=90, fontsize=7)
     axes.set_ylabel("class")
     figure.colorbar(drawn, label="share on the widest path")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_examples(path: Path, found: Choices, images: np.ndarray, count: int = 10) -> None:
@@ -106,7 +110,16 @@ def draw_examples(path: Path, found: Choices, images: np.ndarray, count: int = 1
             axes.imshow(pixels if pixels.shape[2] == 3 else pixels[:, :, 0], cmap="gray")
             axes.set_axis_off()
             axes.set_title(f"{word if not column else ''} {found.energy[number]:.2f}", fontsize=7)
-    _save(figure, path)
+    save_figure(figure, path)
+
+
+def mark_uniform(axes: Axes, point: Point, limit: float) -> None:
+    """Mark a uniform network; one beyond the limit, such as a float one, as a level line with its energy in words."""
+    if point.energy <= limit:
+        axes.plot([point.energy], [100 * point.accuracy], marker="s", linestyle="", label=point.name)
+    else:
+        label = f"{point.name}, at {point.energy:.3g}"
+        axes.axhline(100 * point.accuracy, color="gray", linestyle=":", label=label)
 
 
 def draw_energy(path: Path, curve: Sequence[Point], others: Sequence[Point]) -> None:
@@ -121,12 +134,13 @@ def draw_energy(path: Path, curve: Sequence[Point], others: Sequence[Point]) -> 
     axes = figure.add_subplot()
     ordered = sorted(curve, key=lambda point: point.energy)
     axes.plot([p.energy for p in ordered], [100 * p.accuracy for p in ordered], marker="o", label="gates")
+    limit = FAR * max(point.energy for point in (*curve, Point("widest", 1.0, 0.0)))
     for point in others:
-        axes.plot([point.energy], [100 * point.accuracy], marker="s", linestyle="", label=point.name)
+        mark_uniform(axes, point, limit)
     axes.set_xlabel("energy, share of the widest uniform network's")
     axes.set_ylabel("validation accuracy, %")
     axes.legend(fontsize=7)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def write_points(path: Path, points: Mapping[str, Sequence[Point]]) -> None:

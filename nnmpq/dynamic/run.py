@@ -11,19 +11,19 @@ import numpy as np
 from nnmpq.config.experiment import Experiment
 from nnmpq.config.reader import to_cfg
 from nnmpq.data import DataSet, Split
-from nnmpq.dynamic.energy import work_of
+from nnmpq.dynamic.compare import uniform_work
 from nnmpq.dynamic.evaluate import choices
 from nnmpq.dynamic.export import save_gated_nnp
 from nnmpq.dynamic.graphs import relative_cost, table_of
 from nnmpq.dynamic.report import Point, draw_energy, draw_examples, draw_shares, write_points, write_shares
-from nnmpq.dynamic.train import DynamicResult, train_gates
+from nnmpq.dynamic.train import DynamicResult, refuse_several, train_gates
 from nnmpq.files import atomic_write
-from nnmpq.policy import Policy, PolicyError
+from nnmpq.policy import PolicyError
 from nnmpq.runs import load_data
 from nnmpq.training.machine import Machine
 
 PRICES = (-30.0, -4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0, 30.0)
-CURVE_IMAGES = 2048
+CURVE_IMAGES = 1024
 
 
 def run_gates(
@@ -50,7 +50,12 @@ def run_gates(
 
     Returns:
         The result with the best parameters in place.
+
+    Raises:
+        TrainingError: as of `train_gates`; where several processes were asked for, the folder is left alone.
     """
+    # Before anything is written: several processes would write it at once.
+    refuse_several(machine)
     folder = runs_dir / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     data = load_data(experiment)
@@ -125,12 +130,9 @@ def uniform_points(experiment: Experiment, result: DynamicResult, runs_dir: Path
     points = []
     for path in sorted(runs_dir.glob("*/policy.yaml")):
         try:
-            policy = Policy.load(path)
-            policy.check(network)
-            accuracy = json.loads((path.parent / "result.json").read_text())["validation_accuracy"]
+            work, found = uniform_work(path.parent, network, table)
+            points.append(Point(path.parent.name, work.energy / whole, float(found["validation_accuracy"])))
         except (PolicyError, OSError, ValueError, KeyError):
             # Another network's run, or one that is not finished.
             continue
-        bits = {name: site.bits for name, site in policy.sites.items()}
-        points.append(Point(path.parent.name, work_of(network, bits, table).energy / whole, float(accuracy)))
     return points

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import attrs
@@ -14,6 +15,7 @@ from nnmpq.dynamic.blocks import on_other_input
 from nnmpq.dynamic.network import DynamicNetwork
 from nnmpq.graph.accelerate import accelerate_where_possible
 from nnmpq.graph.functions import functions_of
+from nnmpq.nnabla_imports import alias_modules
 
 
 @attrs.define(eq=False)
@@ -25,12 +27,14 @@ class Stage:
         outputs: what it computes.
         run: its forward pass computes all of them.
         functions: all of them, in execution order.
+        promise: that no weight changes, which spares fast functions to reorder them; ends with the stage.
     """
 
     entry: nn.Variable
     outputs: tuple[nn.Variable, ...]
     run: nn.Variable
     functions: list[Any]
+    promise: ExitStack
 
     @classmethod
     def of(cls, entry: nn.Variable, outputs: Sequence[nn.Variable], fast: bool = False) -> Stage:
@@ -46,11 +50,18 @@ class Stage:
         accelerated = accelerate_where_possible(list(outputs)) if fast else None
         made = tuple(outputs) if accelerated is None else accelerated.outputs
         run = F.sink(*made)
-        return cls(entry, made, run, functions_of([run]))
+        # The quantizers are written in Python: its calls are most of an image's time without this.
+        alias_modules()
+        promise = ExitStack()
+        if accelerated is not None:
+            promise.enter_context(accelerated.clock.stopped())
+        return cls(entry, made, run, functions_of([run]), promise)
 
     def __call__(self, x: nn.NdArray) -> tuple[nn.NdArray, ...]:
         """Compute the outputs for the rows of x, which is not copied; they last until the next call."""
         if self.entry.shape != x.shape:
+            # The array of the last call may be another stage's output, which must keep its shape.
+            self.entry.data = nn.NdArray(self.entry.shape)
             self.entry.reset_shape(x.shape, True)
             # nnabla would do it by itself, but prints a line a function.
             for function in self.functions:
@@ -130,14 +141,32 @@ class SkippingNetwork:
         return result, choice
 
 
+def mixed_with_constants(network: DynamicNetwork) -> tuple[nn.Variable, nn.Variable]:
+    """Return input and logits of the mixed network, all paths computed, its weights quantized once.
+
+    What `skipping` is to be compared with: the same but for what is left out.
+
+    Args:
+        network: built for evaluation.
+    """
+    constants: dict[nn.Variable, nn.Variable] = {}
+    for block in network.blocks:
+        for part in (*block.paths, block.gate):
+            constants.update(part.constants())
+    images = nn.Variable(network.images.shape)
+    return images, on_other_input(network.output, network.images, images, constants)[0]
+
+
 def skipping(network: DynamicNetwork, *, fast: bool = False) -> SkippingNetwork:
     """Return the network that computes what its gates choose and nothing else.
 
     For one image the parts' graphs hand their buffers on without a copy. Of a batch the rows that chose a path are
     gathered, run through it, and written over those of the narrow path. The result is the mixed network's, bit for bit.
 
+    Weights are quantized once, now, and so are ranges: after they change, make it again. The price is shared.
+
     Args:
-        network: built for evaluation; its parameters are shared.
+        network: built for evaluation.
         fast: on fast CPU functions where this machine has them.
     """
     settings = network.settings
@@ -150,14 +179,14 @@ def skipping(network: DynamicNetwork, *, fast: bool = False) -> SkippingNetwork:
             between = Stage.of(entry, [on_other_input(built.block.entry, before, entry)[0]], fast)
         entry = nn.Variable(built.block.entry.shape)
         if settings.pre_gate:
-            outputs = [network.decide(number, built.gate.on(entry)).chosen]
+            outputs = [network.decide(number, built.gate.on(entry, frozen=True)).chosen]
         else:
-            low = built.paths[0].on(entry)
-            outputs = [low, network.decide(number, built.gate.on(low)).chosen]
+            low = built.paths[0].on(entry, frozen=True)
+            outputs = [low, network.decide(number, built.gate.on(low, frozen=True)).chosen]
         others = []
         for path in built.paths if settings.pre_gate else built.paths[1:]:
             own = nn.Variable(built.block.entry.shape)
-            others.append(Stage.of(own, [path.on(own)], fast))
+            others.append(Stage.of(own, [path.on(own, frozen=True)], fast))
         stages.append(BlockStages(between, Stage.of(entry, outputs, fast), tuple(others)))
         before = built.block.exit
     stem_entry = nn.Variable(network.images.shape)

@@ -111,11 +111,10 @@ def train_gates(
         NonFiniteLoss: the loss became infinite or not a number.
         TrainingError: the weightfile does not fit, several processes were asked for, or images are too few.
     """
+    machine = machine or Machine()
+    refuse_several(machine)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    machine = machine or Machine()
-    if machine.communicator.size > 1:
-        raise TrainingError("gates train in one process: leave --processes and mpirun away")
     if len(data.train) < experiment.batch_size:
         raise TrainingError(f"batch_size = {experiment.batch_size}: there are only {len(data.train)} training images")
     known = identity(experiment, data)
@@ -137,6 +136,15 @@ def train_gates(
     ) as feed:
         run = _Run(experiment, data, feed, folder, quiet, training, evaluation, known)
         return _finish(run, _epochs(run, progress, found))
+
+
+def refuse_several(machine: Machine | None) -> None:
+    """Raise TrainingError for more than one process: gates steer by what all of a batch cost."""
+    if machine is not None and machine.communicator.size > 1:
+        raise TrainingError(
+            f"gates train in one process, not in {machine.communicator.size}: leave --processes and mpirun away; "
+            "--threads N shares the work of one"
+        )
 
 
 def _epochs(run: _Run, progress: Progress, found: checkpoints.Checkpoint | None) -> Progress:
@@ -250,8 +258,8 @@ def _finish(run: _Run, progress: Progress) -> DynamicResult:
         )
     parameters.load_h5(run.folder / BEST)
     test = choices(run.evaluation, run.data, run.data.test, run.training.account, run.feed)
-    done = attrs.evolve(progress, test=test.summary())
-    _save(run, done, None)
+    if progress.test is None:
+        _save(run, attrs.evolve(progress, test=test.summary()), None)
     return DynamicResult(
         test_accuracy=1 - test.error,
         validation_accuracy=1 - progress.history[progress.best - 1].validation_error,

@@ -7,6 +7,8 @@ import math
 import nnabla as nn
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nnmpq.dynamic.energy import PUBLISHED, Account, Work, energy_per_mac, parse_table, work_of
 from nnmpq.graph.trace import trace
@@ -98,3 +100,132 @@ def test_gates_before_the_block_save_the_narrow_path_too() -> None:
     account = Account(Work(100), [Work(3)], [[Work(1), Work(20)]], reads_low=False)
     np.testing.assert_allclose(account.energy([[0], [1]]), [104, 123])
     np.testing.assert_allclose(account.extra() * 120, [[0, 19]])
+
+
+WIDTHS = st.floats(1, 32)
+TABLE = st.dictionaries(st.integers(1, 32).map(float), st.floats(1e-3, 1e3), min_size=1, max_size=5)
+WORK = st.builds(Work, *(st.floats(0, 1e9) for _ in range(3)))
+
+
+@st.composite
+def accounts(draw: st.DrawFn) -> Account:
+    """Accounts whose wider paths cost more, as they do."""
+    blocks, precisions = draw(st.integers(1, 4)), draw(st.integers(2, 4))
+    costs = st.lists(st.floats(0.1, 1e6), min_size=precisions, max_size=precisions, unique=True).map(sorted)
+    paths = [[Work(cost, 10 * cost, 1.0) for cost in draw(costs)] for _ in range(blocks)]
+    gates = [Work(draw(st.floats(0, 1e3))) for _ in range(blocks)]
+    return Account(Work(draw(st.floats(1, 1e6))), gates, paths, draw(st.booleans()))
+
+
+@st.composite
+def accounts_with_choices(draw: st.DrawFn) -> tuple[Account, np.ndarray]:
+    account = draw(accounts())
+    number = st.integers(0, len(account.paths[0]) - 1)
+    row = st.lists(number, min_size=len(account.paths), max_size=len(account.paths))
+    return account, np.array(draw(st.lists(row, min_size=1, max_size=5)))
+
+
+@given(accounts_with_choices())
+def test_energy_is_the_sum_of_what_runs(drawn: tuple[Account, np.ndarray]) -> None:
+    account, chosen = drawn
+    expected = []
+    for row in chosen:
+        energy = account.always.energy
+        for block, choice in enumerate(row):
+            energy += account.gates[block].energy
+            ran = {int(choice)} | ({0} if account.reads_low else set())
+            energy += sum(account.paths[block][number].energy for number in ran)
+        expected.append(energy)
+    np.testing.assert_allclose(account.energy(chosen), expected, rtol=1e-9)
+
+
+@given(accounts_with_choices())
+def test_each_choice_adds_what_extra_says(drawn: tuple[Account, np.ndarray]) -> None:
+    account, chosen = drawn
+    extra = account.extra()
+    added = [sum(extra[block, choice] for block, choice in enumerate(row)) for row in chosen]
+    np.testing.assert_allclose(account.share(chosen), account.least_share() + np.array(added), rtol=1e-9)
+
+
+@given(accounts())
+def test_no_choice_costs_less_than_the_least(account: Account) -> None:
+    blocks, precisions = len(account.paths), len(account.paths[0])
+    every = np.array([np.roll(np.arange(blocks) % precisions, turn) for turn in range(precisions)])
+    assert (account.share(every) >= account.least_share() * (1 - 1e-12)).all()
+    assert (account.extra() >= 0).all() and (account.extra()[:, 0] == 0).all()
+
+
+@given(accounts())
+def test_all_wide_costs_what_the_uniform_network_does_and_gates_and_narrow_paths(account: Account) -> None:
+    widest = np.full((1, len(account.paths)), len(account.paths[0]) - 1)
+    more = sum(gate.energy for gate in account.gates)
+    if account.reads_low:
+        more += sum(paths[0].energy for paths in account.paths)
+    assert account.energy(widest)[0] == pytest.approx(account.uniform(-1).energy + more)
+
+
+@given(accounts())
+def test_gates_that_read_the_input_save_the_narrow_paths(account: Account) -> None:
+    before = Account(account.always, account.gates, account.paths, reads_low=False)
+    after = Account(account.always, account.gates, account.paths, reads_low=True)
+    widest = np.full((1, len(account.paths)), len(account.paths[0]) - 1)
+    saved = sum(paths[0].energy for paths in account.paths)
+    assert after.energy(widest)[0] - before.energy(widest)[0] == pytest.approx(saved, rel=1e-6, abs=1e-6)
+    assert before.least_share() == after.least_share()
+
+
+@given(TABLE, WIDTHS, WIDTHS)
+def test_the_order_of_weight_and_activation_does_not_matter(table: dict[float, float], one: float, two: float) -> None:
+    assert energy_per_mac(table, one, two) == pytest.approx(energy_per_mac(table, two, one))
+
+
+@given(TABLE, WIDTHS)
+def test_any_table_holds_at_its_own_widths(table: dict[float, float], other: float) -> None:
+    for width, energy in table.items():
+        assert energy_per_mac(table, width, width) == pytest.approx(energy)
+    assert energy_per_mac(table, other, other) > 0
+
+
+@given(st.floats(1e-3, 1e3), WIDTHS, st.floats(1, 4))
+def test_one_width_alone_makes_energy_bitops(energy: float, bits: float, factor: float) -> None:
+    table = {4.0: energy}
+    grown = energy_per_mac(table, factor * bits, bits)
+    assert grown == pytest.approx(factor * energy_per_mac(table, bits, bits))
+
+
+@given(WIDTHS, WIDTHS)
+def test_wider_multiplications_cost_more_by_the_published_table(one: float, two: float) -> None:
+    low, high = sorted((one, two))
+    assert energy_per_mac(PUBLISHED, low, low) <= energy_per_mac(PUBLISHED, high, high) * (1 + 1e-12)
+
+
+@given(TABLE)
+def test_a_table_is_read_as_it_is_written(table: dict[float, float]) -> None:
+    assert parse_table([f"{bits!r}:{energy!r}" for bits, energy in table.items()]) == table
+
+
+@given(WORK, WORK, WORK)
+def test_works_add_up_in_any_order(one: Work, two: Work, three: Work) -> None:
+    assert one + two == two + one
+    left, right = (one + two) + three, one + (two + three)
+    for name in ("energy", "bitops", "macs"):
+        assert getattr(left, name) == pytest.approx(getattr(right, name))
+    assert one + Work() == one
+
+
+def test_bits_that_are_not_given_are_float() -> None:
+    nn.clear_parameters()
+    network = trace(build("resnet_digits", nn.Variable((1, 1, 8, 8)), 10))
+    found = work_of(network, {}, PUBLISHED)
+    assert (found.bitops, found.macs) == (1024 * network.macs, network.macs)
+    assert found.energy == pytest.approx(93.3 * network.macs)
+
+
+def test_the_layers_add_up_to_the_network() -> None:
+    nn.clear_parameters()
+    network = trace(build("resnet_digits", nn.Variable((1, 1, 8, 8)), 10))
+    bits = {site.name: 1 + number % 7 for number, site in enumerate(network.sites())}
+    parts = [work_of(network, bits, PUBLISHED, [layer.name]) for layer in network.layers]
+    whole, total = work_of(network, bits, PUBLISHED), sum(parts, Work())
+    assert total.bitops == whole.bitops and total.macs == whole.macs
+    assert total.energy == pytest.approx(whole.energy)

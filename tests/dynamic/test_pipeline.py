@@ -9,45 +9,22 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
-import nnabla as nn
 import numpy as np
 import pytest
 
 import nnmpq.dynamic.runner as runner_module
 from nnmpq.config.errors import InvalidValue
-from nnmpq.config.experiment import Experiment
-from nnmpq.config.reader import read_experiment
 from nnmpq.dynamic import train as training_module
 from nnmpq.dynamic.evaluate import choices, meet_target
 from nnmpq.dynamic.run import run_gates
 from nnmpq.dynamic.runner import GatedRunner
 from nnmpq.dynamic.skip import skipping
-from nnmpq.dynamic.start import build_graphs
 from nnmpq.dynamic.train import DynamicResult, train_gates
-from nnmpq.models import build
-from nnmpq.runs import load_data, run
+from nnmpq.runs import load_data
 from nnmpq.threads import set_threads
 from nnmpq.training import parameters
-from nnmpq.training.errors import BudgetError, TrainingError
-
-CFG = Path(__file__).parents[2] / "cfgs" / "camp_digits.cfg"
-# Three blocks instead of nine; the sections' patterns are those of the larger network.
-SMALL = {
-    "arch": "resnet_digits",
-    "width_multiplier": 1.0,
-    "keep": ("conv1/conv/W", "fc/*"),
-    "train_images": 200,
-    "test_images": 60,
-    "validation_images": 100,
-    "epochs": 2,
-    "milestones": (),
-}
-
-
-def experiment(stage: str, **changes: object) -> Experiment:
-    found = read_experiment(CFG, stage)
-    return attrs.evolve(found, **{**SMALL, "weightfile": None, "gate_warmup_epochs": 0, **changes})
+from nnmpq.training.errors import BudgetError
+from tests.dynamic.digits import experiment
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -59,16 +36,6 @@ def _one_thread() -> Iterator[None]:
     set_threads(1)
     yield
     set_threads(None)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all runs, with the uniform network and both stages of gates in it."""
-    folder = tmp_path_factory.mktemp("runs")
-    run(experiment("W4A4"), folder, quiet=True)
-    supervised = experiment("CAMP_SP", weightfile=str(folder / "W4A4" / "best.h5"), gate_warmup_epochs=1)
-    run_gates(supervised, folder, quiet=True)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -149,11 +116,6 @@ def test_the_file_runs_with_nnabla_alone_and_skips(runs: Path, reinforced: Dynam
     assert [int(line.split("class ")[1].split(",")[0]) for line in lines] == expected.argmax(axis=1).tolist()
 
 
-def test_the_runner_imports_nothing_of_the_package() -> None:
-    text = Path(runner_module.__file__).read_text()
-    assert "import nnmpq" not in text and "from nnmpq" not in text
-
-
 def test_skipping_equals_what_evaluation_computes(reinforced: DynamicResult) -> None:
     graph = reinforced.evaluation
     network = graph.network
@@ -215,42 +177,6 @@ def test_the_price_meets_any_target_in_reach(reinforced: DynamicResult) -> None:
         graph.price.d = own
 
 
-@pytest.fixture
-def uniform_weights(tmp_path: Path) -> str:
-    """A file of the parameters of a uniform PreAct-ResNet-20 whose statistics are not the first ones."""
-    nn.clear_parameters()
-    build("preact_resnet", nn.Variable((1, 1, 8, 8)), 10, num_layers=20, width_multiplier=0.25)
-    for name, parameter in nn.get_parameters(grad_only=False).items():
-        if name.endswith("/bn/mean"):
-            parameter.d = np.random.RandomState(len(name)).randn(*parameter.shape)
-    nn.save_parameters(str(tmp_path / "uniform.h5"))
-    return str(tmp_path / "uniform.h5")
-
-
-PREACT = {"arch": "preact_resnet", "width_multiplier": 0.25, "keep": ()}
-
-
-def test_all_precisions_start_as_the_uniform_network(uniform_weights: str) -> None:
-    start = experiment("CAMP_SP", weightfile=uniform_weights, **PREACT)
-    build_graphs(start, load_data(start))
-    own = nn.get_parameters(grad_only=False)
-    assert np.abs(own["precision4/res1/block2/conv1/bn/mean"].d).sum() > 0
-    for key in ("gamma", "beta", "mean", "var"):
-        both = [own[f"precision{bits}/res1/block2/conv1/bn/{key}"].d for bits in (1, 4)]
-        np.testing.assert_array_equal(*both)
-    assert np.abs(own["last/bn/mean"].d).sum() > 0
-    assert "res1/block2/conv1/bn/mean" not in own
-
-
-def test_the_published_start_gives_the_statistics_to_the_narrow_path_alone(uniform_weights: str) -> None:
-    start = experiment("CAMP_SP", weightfile=uniform_weights, faithful=True, **PREACT)
-    build_graphs(start, load_data(start))
-    own = nn.get_parameters(grad_only=False)
-    assert np.abs(own["precision1/res1/block2/conv1/bn/mean"].d).sum() > 0
-    for name in ("precision4/res1/block2/conv1/bn/mean", "last/bn/mean"):
-        np.testing.assert_array_equal(own[name].d, np.zeros_like(own[name].d))
-
-
 def test_the_published_recipe_trains(runs: Path, tmp_path: Path) -> None:
     published = experiment(
         "CAMP_RL",
@@ -267,14 +193,6 @@ def test_the_published_recipe_trains(runs: Path, tmp_path: Path) -> None:
     result = train_gates(published, load_data(published), tmp_path, quiet=True)
     assert result.history[0].alpha == published.alpha
     np.testing.assert_allclose(result.training.savings, [[1 / 3, 0]] * 3, rtol=1e-6)
-
-
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    nn.clear_parameters()
-    nn.parameter.get_parameter_or_create("other/W", (2, 2))
-    nn.save_parameters(str(tmp_path / "other.h5"))
-    with pytest.raises(TrainingError, match="none of its 1 parameters"):
-        build_graphs(experiment("CAMP_SP", weightfile=str(tmp_path / "other.h5")), load_data(experiment("CAMP_SP")))
 
 
 @pytest.mark.parametrize(

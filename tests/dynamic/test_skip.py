@@ -6,11 +6,13 @@ import nnabla as nn
 import numpy as np
 import pytest
 
+from nnmpq.dynamic.decide import greedy
 from nnmpq.dynamic.network import DynamicNetwork
-from nnmpq.dynamic.skip import Stage, skipping
+from nnmpq.dynamic.skip import Stage, mixed_with_constants, skipping
 from nnmpq.graph.accelerate import accelerate
+from nnmpq.graph.functions import functions_of
 from nnmpq.onednn.library import missing
-from tests.dynamic.small import at_price, choices, network
+from tests.dynamic.small import COSTS, at_price, choices, network
 
 
 def _expected(made: DynamicNetwork) -> np.ndarray:
@@ -88,6 +90,75 @@ def test_accelerated_parts_are_equal_to_the_accelerated_whole() -> None:
     fast.forward()
     logits, _ = skipping(made, fast=True)(made.images.d)
     np.testing.assert_allclose(logits, fast.d, atol=1e-5)
+
+
+@pytest.mark.parametrize("pre_gate", [False, True])
+def test_a_batch_does_not_change_the_next_one(pre_gate: bool) -> None:
+    price = nn.Variable((1, 1))
+    made = network(decide=lambda block, logits: greedy(logits, COSTS, price), pre_gate=pre_gate)
+    images = np.array(made.images.d)
+    run = skipping(made)
+    # All rows through a path hand it the stage before's own array; some rows then must not reshape that.
+    for value in (-1e6, 0.0, -1e6, 1e6, 0.0, 1e6, 0.0):
+        price.d = value
+        expected, taken = _expected(made), choices(made)
+        logits, found = run(images)
+        np.testing.assert_array_equal(found, taken)
+        np.testing.assert_array_equal(logits, expected)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_stream_of_batches_of_all_sizes_gives_what_single_images_do(seed: int) -> None:
+    made = network(seed=seed)
+    images = np.array(made.images.d)
+    single = skipping(made)
+    expected = [single(image[None]) for image in images]
+    run = skipping(made)
+    rng = np.random.RandomState(seed)
+    for _ in range(12):
+        rows = rng.choice(len(images), rng.randint(1, 7), replace=False)
+        logits, found = run(images[rows])
+        np.testing.assert_array_equal(found, np.concatenate([expected[row][1] for row in rows]))
+        np.testing.assert_allclose(logits, np.concatenate([expected[row][0] for row in rows]), atol=1e-5)
+
+
+def test_a_stage_leaves_the_array_of_the_call_before_alone() -> None:
+    x = nn.Variable((4, 3))
+    stage = Stage.of(x, [nn.functions.mul_scalar(x, 2.0)])
+    first = nn.NdArray.from_numpy_array(np.ones((4, 3), np.float32))
+    stage(first)
+    stage(nn.NdArray.from_numpy_array(np.ones((2, 3), np.float32)))
+    assert first.shape == (4, 3)
+    np.testing.assert_array_equal(first.data, np.ones((4, 3)))
+
+
+def test_weights_that_change_later_do_not_reach_it() -> None:
+    made = network()
+    run = skipping(made)
+    before, _ = run(made.images.d)
+    for name in ("res1/block1/conv1/conv/W", "res2/block1/gate/look/conv/W"):
+        weight = nn.get_parameters(grad_only=False)[name]
+        weight.d = -weight.d
+    after, _ = run(made.images.d)
+    np.testing.assert_array_equal(after, before)
+    assert np.abs(skipping(made)(made.images.d)[0] - before).max() > 0
+
+
+@pytest.mark.parametrize("pre_gate", [False, True])
+def test_the_mixed_network_with_constants_is_the_mixed_network(pre_gate: bool) -> None:
+    made = network(pre_gate=pre_gate)
+    images, logits = mixed_with_constants(made)
+    images.d = made.images.d
+    logits.forward()
+    np.testing.assert_array_equal(logits.d, _expected(made))
+    assert len(functions_of([logits])) < len(functions_of([made.output])) / 2
+
+
+def test_no_stage_quantizes_weights_at_each_call() -> None:
+    run = skipping(network())
+    stages = [stage for block in run.blocks for stage in (block.first, *block.paths)]
+    names = {f.info.type_name for stage in stages for f in stage.functions}
+    assert "Convolution" in names and not any("Weight" in name for name in names)
 
 
 def test_a_stage_takes_other_numbers_of_rows() -> None:
