@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -195,17 +196,46 @@ def draw_gate(path: Path) -> None:
     plt.close(figure)
 
 
+def draw_progressive(trail: Path, path: Path) -> None:
+    """Draw a progressive search: cost and cross entropy after each step, the uniform policy beside them."""
+    with open(trail, newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    steps = [row for row in rows if row["candidate"].startswith("step")]
+    beside = [row for row in rows if not row["candidate"].startswith("step")]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.7), layout="constrained")
+    for axes, name, label in (
+        (left, "weights_kib", "weights, KiB"),
+        (right, "activations_sum_kib", "activations (sum), KiB"),
+    ):
+        x, y = ([float(row[key]) for row in steps] for key in (name, "validation_cross_entropy"))
+        axes.plot(x, y, "o-", color=COLOURS[1], linewidth=1.2, markersize=3, label="a step each")
+        for row in beside:
+            place = float(row[name]), float(row["validation_cross_entropy"])
+            axes.plot(*place, "s", color=COLOURS[3], markersize=5, label=row["candidate"])
+        axes.set(xlabel=label, ylabel="validation cross entropy", ylim=(0, None))
+        axes.invert_xaxis()
+        axes.grid(color="0.93")
+        axes.spines[["top", "right"]].set_visible(False)
+    left.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
 def main() -> None:
     """Draw every registered quantizer, and what GMPQ does to attribution."""
     parser = argparse.ArgumentParser(description="Draw the pictures of docs/.")
+    parser.add_argument("--progressive", type=Path, metavar="CSV", help="trail.csv of a progressive search to draw too")
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "images")
-    folder = parser.parse_args().folder
+    arguments = parser.parse_args()
+    folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     for name in QUANTIZERS:
         draw(name, folder / f"quantizer_{name}.png")
     draw_gmpq(folder / "gmpq_attribution.png")
     draw_mixture(folder / "mixture.png")
     draw_gate(folder / "camp_gate.png")
+    if arguments.progressive is not None:
+        draw_progressive(arguments.progressive, folder / "progressive.png")
 
 
 if __name__ == "__main__":

@@ -142,16 +142,26 @@ def _scaled_milestones(name: str, file_values: Mapping[str, Any], epochs: int) -
     return moved
 
 
+def _policy_path(cfg: Path, value: str) -> Path | None:
+    return next((path for path in (Path(value), cfg.parent / value) if path.is_file()), None)
+
+
 def _find_policy(cfg: Path, value: str) -> str:
-    for path in (Path(value), cfg.parent / value):
-        if path.is_file():
-            return str(path)
-    raise InvalidValue("policy", value, f"no such file, neither from here nor beside {cfg}")
+    path = _policy_path(cfg, value)
+    if path is None:
+        raise InvalidValue("policy", value, f"no such file, neither from here nor beside {cfg}")
+    return str(path)
 
 
 def _summary(path: str | Path, name: str) -> str:
+    # A policy that has yet to be searched makes nothing wrong.
+    waits = ""
     try:
-        experiment = read_experiment(path, name)
+        sections = read_sections(path)
+        policy = sections.raw_values(name).get("policy")
+        if policy is not None and policy.text and _policy_path(sections.path, policy.text) is None:
+            waits = policy.text
+        experiment = read_experiment(path, name, ["policy="] if waits else [])
     except ConfigError as error:
         return f"error: {error}"
     parts = [f"{experiment.arch} lr {experiment.initial_learning_rate:g}"]
@@ -162,6 +172,8 @@ def _summary(path: str | Path, name: str) -> str:
         parts += [] if quantizer is None else [f"{letter} {quantizer} {bits} bit"]
     if experiment.policy is not None:
         parts.append(f"policy {experiment.policy}")
+    if waits:
+        parts.append(f"waits for policy {waits}")
     if experiment.target_weight_kbytes > 0:
         parts.append(f"weights <= {experiment.target_weight_kbytes:g} KiB")
     if experiment.target_activation_kbytes > 0:

@@ -34,7 +34,7 @@ NEAREST_UNIFORM = _search(
     False, BOOLEAN, "uniform: as many tensors as the limits allow get the next width, instead of all the same"
 )
 SCORE = _search(
-    "snr", TEXT, "sensitivity: what harm is measured by: snr, kl, gradient, fisher, hutchinson, learned_step"
+    "kl", TEXT, "sensitivity: what harm is measured by: snr, kl, gradient, fisher, hutchinson, learned_step"
 )
 SCORE_IMAGES = _search(512, INTEGER, "sensitivity: training images that it is measured on", checks.at_least(1))
 
@@ -69,7 +69,10 @@ CD = _mixture(
     checks.at_least(0),
 )
 MULTIPLIER_RATE = _mixture(
-    0.02, NUMBER, "with limits: step of each limit's multiplier, per update and relative excess", checks.at_least(0)
+    0.2,
+    NUMBER,
+    "with limits: step of the logarithm of each limit's multiplier, per update and relative excess",
+    checks.at_least(0),
 )
 ENTROPY_WEIGHT = _mixture(
     0.1,

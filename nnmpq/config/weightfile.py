@@ -104,4 +104,6 @@ def _remedy(makers: list[str], sections: Sections | None) -> str:
     maker = next((maker for maker in makers if maker in known), None)
     if maker is None:
         return f"no experiment of {sections.path} makes it{did_you_mean(makers[0], known)}/params_best.h5"
-    return f"make it with: python train_resnet.py {maker} --cfg {sections.path}"
+    arch = sections.raw_values(maker).get("arch")
+    script = "train_mobilenet.py" if arch is not None and arch.text.startswith("mobilenet") else "train_resnet.py"
+    return f"make it with: python {script} {maker} --cfg {sections.path}"

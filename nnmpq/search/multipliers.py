@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import attrs
@@ -14,23 +15,29 @@ from nnmpq.cost import TARGETS, Bits
 from nnmpq.graph.network import Network
 
 SCOPE = "search/multiplier"
-# k: pressure per relative excess.
-STIFFNESS = 2.0
+# k: at 1 / k below its limit a limit presses no more, at 1 / k above it twice as hard.
+STIFFNESS = 10.0
+# A larger excess does not move a multiplier faster: on their way down, shares need their time whatever it is.
+LARGEST_EXCESS = 0.1
+# So small a multiplier presses on nothing, and still gets back.
+LEAST = 1e-4
 
 
 @attrs.frozen
 class Multipliers:
-    """A budget's limits in a training graph: an augmented Lagrangian.
+    """A budget's limits in a training graph: an augmented Lagrangian whose multipliers are found by their logarithms.
 
-    The loss gets max(mu_t + k g_t, 0)^2 / 2k for each limit t, g_t = cost_t / limit_t - 1. Its gradient is that of
-    max(mu_t + k g_t, 0) g_t: below the limit the pressure falls at once, however high the multiplier has risen.
+    The loss gets mu_t max(1 + k g_t, 0)^2 / 2k for each limit t, g_t = cost_t / limit_t - 1. Its gradient is that of
+    mu_t max(1 + k g_t, 0) g_t: mu_t at the limit and none at 1/k below it, however high the multiplier has risen.
+    How much cross entropy a bit is worth differs by orders of magnitude between networks; steps of the logarithm
+    find it from above as soon as from below.
 
     The multipliers are parameters without gradients, "search/multiplier/<limit>": a checkpoint holds them.
 
     Args:
         network: the network.
         limits: those that expected bits decide on.
-        values: by limit, its multiplier, shape (), at least 0.
+        values: by limit, its multiplier, shape (), above 0.
         terms: by limit, what the loss gets, shape ().
     """
 
@@ -48,17 +55,19 @@ class Multipliers:
         return {name: TARGETS[name](self.network, bits) / limit - 1.0 for name, limit in self.limits.items()}
 
     def ascend(self, rate: float, bits: Mapping[str, float]) -> None:
-        """Move each multiplier by its limit's excess: mu = max(mu + rate * excess, 0).
+        """Move each multiplier by its limit's excess: mu = mu exp(rate * min(max(excess, -0.1), 0.1)).
 
         Args:
-            rate: step per update and relative excess, >= 0.
+            rate: step of the logarithm per update and relative excess, >= 0.
             bits: of each site, expected ones as numbers.
 
         Source:
-            Bertsekas, "Constrained Optimization and Lagrange Multiplier Methods", 1982, section 3.1.
+            Bertsekas, "Constrained Optimization and Lagrange Multiplier Methods", 1982: chapter 2 for the ascent,
+            chapter 5 for multipliers that are multiplied.
         """
         for name, excess in self.excess(bits).items():
-            self.values[name].d = max(float(self.values[name].d) + rate * excess, 0.0)
+            step = rate * min(max(excess, -LARGEST_EXCESS), LARGEST_EXCESS)
+            self.values[name].d = max(float(self.values[name].d) * math.exp(step), LEAST)
 
 
 def multipliers(network: Network, bits: Bits, budget: Budget, start: float = 0.0) -> Multipliers:
@@ -68,7 +77,7 @@ def multipliers(network: Network, bits: Bits, budget: Budget, start: float = 0.0
         network: the network.
         bits: by site; expected bits are graph variables. A limit that no variable decides has no term.
         budget: limits.
-        start: first value of each multiplier.
+        start: first value of each multiplier, at least `LEAST`.
     """
     limits, values, terms = {}, {}, {}
     for name, limit in budget.limits().items():
@@ -76,9 +85,10 @@ def multipliers(network: Network, bits: Bits, budget: Budget, start: float = 0.0
         if not isinstance(used, nn.Variable):
             continue
         with nn.parameter_scope(SCOPE):
-            values[name] = nn.parameter.get_parameter_or_create(name, (), I.ConstantInitializer(start), need_grad=False)
+            values[name] = nn.parameter.get_parameter_or_create(
+                name, (), I.ConstantInitializer(max(start, LEAST)), need_grad=False
+            )
         limits[name] = limit
-        excess = F.add_scalar(F.mul_scalar(used, STIFFNESS / limit), -STIFFNESS)
-        pressure = F.relu(F.add2(values[name], excess))
-        terms[name] = F.mul_scalar(F.mul2(pressure, pressure), 0.5 / STIFFNESS)
+        pressure = F.relu(F.add_scalar(F.mul_scalar(used, STIFFNESS / limit), 1.0 - STIFFNESS))
+        terms[name] = F.mul2(values[name], F.mul_scalar(F.mul2(pressure, pressure), 0.5 / STIFFNESS))
     return Multipliers(network, limits, values, terms)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 import numpy as np
 
 from nnmpq.quantizers.parameters import Values
+from nnmpq.search.pieces import spread
 from nnmpq.search.progressive_candidates import Bits, Space, jump, last_steps, random_subsets, sampled_subsets
 from nnmpq.search.progressive_network import RuntimeNetwork
 from nnmpq.search.table import TableError
@@ -88,6 +90,20 @@ class Judge:
         self._finite(bits, entropy)
         return error, entropy
 
+    def all(self, candidates: Sequence[Bits]) -> list[Score]:
+        """Return what each candidate is compared by; processes take turns at them."""
+        found = spread(candidates, self.judge, 2, self.net.communicator)
+        return [(first, second) for first, second in found]
+
+    def alone(self, bits: Mapping[str, Bits]) -> dict[str, float]:
+        """Return the score of each of these; processes take turns at them.
+
+        Args:
+            bits: by any name.
+        """
+        found = spread(list(bits.values()), lambda own: [self.gradient(own)], 1, self.net.communicator)
+        return {name: score for name, (score,) in zip(bits, found)}
+
     def _score(self, bits: Bits) -> float:
         self.net.apply(bits, self.values(bits))
         return self.net.score()
@@ -118,7 +134,7 @@ def published(net: RuntimeNetwork, space: Space, bits: Bits, rng: np.random.Gene
     settings, judge = net.settings, Judge(net, bits)
     subsets = random_subsets(list(bits), settings.ratio, settings.lam, rng)
     candidates = [space.lowered(bits, subset) for subset in subsets]
-    scores = [judge.judge(candidate) for candidate in candidates]
+    scores = judge.all(candidates)
     best = min(range(len(scores)), key=scores.__getitem__)
     told = {"candidates": len(candidates), "score": scores[best][0]}
     return Choice(candidates[best], judge.values(candidates[best]), told, len(candidates))
@@ -135,8 +151,9 @@ def by_worth(net: RuntimeNetwork, space: Space, bits: Bits, rng: np.random.Gener
         hurry: go down to the budget at once.
     """
     settings, judge = net.settings, Judge(net, bits)
-    saved, base = space.savings(bits), judge.gradient(bits)
-    harm = {name: max(judge.gradient(space.lowered(bits, [name])) - base, 0.0) for name in saved}
+    saved, base = space.savings(bits), judge.alone({"now": bits})["now"]
+    alone = judge.alone({name: space.lowered(bits, [name]) for name in saved})
+    harm = {name: max(score - base, 0.0) for name, score in alone.items()}
     scored = 1 + len(saved)
     if hurry:
         every = {name: harm.get(name, 0.0) for name in bits}
@@ -147,7 +164,7 @@ def by_worth(net: RuntimeNetwork, space: Space, bits: Bits, rng: np.random.Gener
     candidates = [space.lowered(bits, subset) for subset in subsets]
     last = last_steps(space, bits, candidates, harm)
     candidates = last or candidates
-    scores = [judge.judge(candidate) for candidate in candidates]
+    scores = judge.all(candidates)
     excess = space.excess(bits)
     # All that end at the budget save enough; of the others what they save counts too.
     saves = [1.0 if last else excess - space.excess(candidate) for candidate in candidates]

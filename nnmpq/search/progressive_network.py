@@ -13,6 +13,7 @@ from nnmpq.data.dataset import limit
 from nnmpq.data.feed import Feed
 from nnmpq.graph.network import ACTIVATION, Network
 from nnmpq.graph.quantized import Quantized
+from nnmpq.parallel import ALONE, Communicator
 from nnmpq.quantizers.parameters import Values
 from nnmpq.search.progressive_settings import FLOOR, UNIFORM, RuntimeBits, Settings
 from nnmpq.search.progressive_tuning import LARGEST_NORM, LEARNING_RATE
@@ -60,6 +61,14 @@ def l1_score(gradient: np.ndarray) -> float:
     return float(np.sum(np.abs(gradient), dtype=np.float64))
 
 
+def without_bits(sites: Mapping[str, Quantized]) -> dict[str, Quantized]:
+    """Return sites without the parameters that are their bits."""
+    return {
+        name: attrs.evolve(site, parameters={key: v for key, v in site.parameters.items() if key != "bits"})
+        for name, site in sites.items()
+    }
+
+
 @attrs.frozen(eq=False)
 class RuntimeNetwork:
     """Training and evaluation graph of the current parameter scope, their bits set at run time.
@@ -75,6 +84,7 @@ class RuntimeNetwork:
         images: the calibration batch, float32 (B, C, H, W).
         labels: its classes, int32 (B, 1).
         balanced: training images with the classes in the same shares, for ranges.
+        communicator: of the processes that share the candidates.
     """
 
     settings: Settings
@@ -87,6 +97,7 @@ class RuntimeNetwork:
     images: np.ndarray
     labels: np.ndarray
     balanced: DataSet
+    communicator: Communicator = ALONE
 
     @classmethod
     def build(cls, task: SearchTask, settings: Settings) -> RuntimeNetwork:
@@ -105,8 +116,7 @@ class RuntimeNetwork:
                 f"batch_size = {experiment.batch_size}: there are only {len(data.train)} training images"
             )
         before = set(nn.get_parameters(grad_only=False))
-        kinds, keep = experiment.activation_sites, experiment.keep
-        scheme = RuntimeBits(settings.weight, settings.activation, settings.k_bits, kinds, keep, experiment.per_channel)
+        scheme = RuntimeBits.of(experiment, settings)
         training = build_training(experiment, data, scheme, accelerate=task.machine.accelerate)
         evaluation = build_evaluation(experiment, data, scheme, accelerate=task.machine.accelerate)
         few = attrs.evolve(experiment, batch_size=min(RANGE_BATCH, len(data.train)))
@@ -123,7 +133,8 @@ class RuntimeNetwork:
         images, labels = _calibration(task, settings)
         size = min(max(RANGE_IMAGES, few.batch_size), len(data.train))
         balanced = attrs.evolve(data, train=limit(data.train, size, task.seed))
-        made = cls(settings, data, network, found, training, evaluation, plain, images, labels, balanced)
+        together = task.machine.communicator
+        made = cls(settings, data, network, found, training, evaluation, plain, images, labels, balanced, together)
         fresh = [name for name in found if f"{name}_quantizer/xmax" not in before]
         inputs = made.inputs() if any(network.site(name).role == ACTIVATION for name in fresh) else {}
         made.apply(made.start, {name: made.fitted(name, made.start[name], inputs) for name in fresh})
@@ -141,10 +152,7 @@ class RuntimeNetwork:
 
     def learnable(self) -> dict[str, Quantized]:
         """Return all sites of the training graph without their bits, which no solver may move."""
-        return {
-            name: attrs.evolve(site, parameters={key: v for key, v in site.parameters.items() if key != "bits"})
-            for name, site in self.training.quantized.sites.items()
-        }
+        return without_bits(self.training.quantized.sites)
 
     def values(self) -> dict[str, Values]:
         """Return the raw values of all searched sites' quantizers."""

@@ -95,6 +95,12 @@ class RuntimeBits:
     per_channel: bool = False
     fused: bool = True
 
+    @classmethod
+    def of(cls, experiment: Experiment, settings: Settings) -> RuntimeBits:
+        """Return what stands at an experiment's sites when a search begins."""
+        kinds, keep = experiment.activation_sites, experiment.keep
+        return cls(settings.weight, settings.activation, settings.k_bits, kinds, keep, experiment.per_channel)
+
     def check(self, network: Network) -> None:
         """Raise ValueError where a pattern takes no site."""
         Patterns(self.keep).check(network)

@@ -40,6 +40,9 @@ class State:
         updates: of the training between the steps.
         images: training images seen, for scores and in training.
         seconds: of searching before this process.
+        since: updates before this step.
+        rival: the widest uniform bits, while they wait for their turn after the last step.
+        own: what the last step came to, while the rival has its turn: bits, cross entropy, updates.
     """
 
     phase: str
@@ -52,6 +55,9 @@ class State:
     updates: int = 0
     images: int = 0
     seconds: float = 0.0
+    since: int = 0
+    rival: dict[str, int] = attrs.field(factory=dict)
+    own: dict[str, Any] = attrs.field(factory=dict)
 
 
 def identity_of(task: SearchTask) -> dict[str, Any]:
@@ -67,8 +73,10 @@ def identity_of(task: SearchTask) -> dict[str, Any]:
 
 
 def save(task: SearchTask, known: Mapping[str, Any], state: State, solvers: Mapping[str, np.ndarray]) -> State:
-    """Write a checkpoint of the current scope's parameters; return the state that it holds."""
+    """Write a checkpoint of the current scope's parameters, in the first process; return the state that it holds."""
     state = attrs.evolve(state, saves=state.saves + 1)
+    if task.machine.communicator.rank > 0:
+        return state
     kept = checkpoints.Checkpoint(current(), solvers, {"identity": dict(known), "search": attrs.asdict(state)})
     checkpoints.save(task.folder / FOLDER, state.saves, kept)
     return state
@@ -82,10 +90,13 @@ def load(task: SearchTask, known: Mapping[str, Any]) -> tuple[State, checkpoints
     """
     folder = task.folder / FOLDER
     path = checkpoints.latest(folder) if task.resume else None
-    if path is None:
-        shutil.rmtree(folder, ignore_errors=True)
+    found = None if path is None else checkpoints.read(path)
+    # Everybody has looked before the first one removes or writes anything.
+    task.machine.communicator.barrier()
+    if path is None or found is None:
+        if task.machine.communicator.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
         return None
-    found = checkpoints.read(path)
     saved = found.state["identity"]
     check_same(path, saved, known)
     for key, value in known["task"].items():

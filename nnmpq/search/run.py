@@ -18,7 +18,7 @@ from nnmpq.graph.network import Network
 from nnmpq.policy import Policy
 from nnmpq.report import bits_table
 from nnmpq.runs import load_data
-from nnmpq.search import SEARCHES, edmips, gmpq, learned
+from nnmpq.search import SEARCHES, edmips, gmpq, learned, progressive
 from nnmpq.search.device import device
 from nnmpq.search.layers_plot import layers_plot
 from nnmpq.search.step_cost import StepParts, step_ratio
@@ -32,6 +32,7 @@ STEPS: dict[str, StepParts] = {
     "learned": learned.training_parts,
     "edmips": edmips.training_parts,
     "gmpq": gmpq.training_parts,
+    "progressive": progressive.training_parts,
 }
 # What a finished search leaves; a search that begins anew removes it, so that nobody takes it for its own.
 OUTPUTS = ("policy.yaml", "bits.txt", "bits.png", "result.json")

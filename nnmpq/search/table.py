@@ -12,12 +12,13 @@ import attrs
 
 from nnmpq.files import atomic_write, nearest
 from nnmpq.graph.network import Network
+from nnmpq.training.errors import TrainingError
 
 COLUMNS = ("score", "seed", "images", "site", "bits", "loss")
 Losses = Mapping[str, Mapping[int, float]]
 
 
-class TableError(ValueError):
+class TableError(TrainingError, ValueError):
     """Losses that are no numbers, or a file that is not a table of this network."""
 
 

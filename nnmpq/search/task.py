@@ -82,7 +82,7 @@ class SearchTask:
     activation_widths: tuple[int, ...] = attrs.field(
         default=_from_experiment("activation_widths", WIDTHS), validator=_widths
     )
-    score: str = attrs.field(default=_from_experiment("score", "snr"))
+    score: str = attrs.field(default=_from_experiment("score", "kl"))
     score_images: int = attrs.field(default=_from_experiment("score_images", 512), validator=attrs.validators.ge(1))
 
     @property

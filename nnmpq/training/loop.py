@@ -70,9 +70,9 @@ def train(
 ) -> Result:
     """Train an experiment in the current parameter scope, which is cleared first.
 
-    With a budget the bits are learned under a penalty, then projected onto the budget and fixed while the
-    weights are fine-tuned; without one, ``finetune_epochs`` fixes steps and ranges likewise. Validation picks the best of all models that meet the budget; the test images are
-    read once, at the end.
+    With a budget the bits are learned under a penalty, then projected onto the budget and fixed while the weights are
+    fine-tuned; without one, ``finetune_epochs`` fixes steps and ranges likewise. Validation picks the best of all
+    models that meet the budget; the test images are read once, at the end.
 
     Args:
         experiment: what to train; its weightfile is a path.

@@ -251,3 +251,18 @@ def test_the_list_shows_every_experiment_even_a_wrong_one(cfg):
     assert "parametric_fp_d_xmax_relu 6 bit" in lines[2] and "weights <= 70.1 KiB" in lines[2]
     assert "activations (max) <= 8.1 KiB" in lines[2]
     assert "error" in lines[3] and "epochs = 0" in lines[3]
+
+
+def test_the_list_shows_what_waits_for_a_policy(cfg, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "[FOUND]\nepochs = 7\n[TRAIN]\npolicy = runs/FOUND/policy.yaml\n[BAD]\ninherit = TRAIN\nepochs = 0\n"
+    path = cfg(text)
+    lines = {line.split()[0]: line for line in list_experiments(path).splitlines()}
+    assert lines["TRAIN"].endswith("resnet lr 0.1, waits for policy runs/FOUND/policy.yaml")
+    assert "error" in lines["BAD"] and "epochs = 0" in lines["BAD"] and "waits" not in lines["FOUND"]
+    # To run it is another matter, and once it is there nothing waits.
+    with pytest.raises(ConfigError, match="no such file"):
+        read_experiment(path, "TRAIN")
+    (tmp_path / "runs" / "FOUND").mkdir(parents=True)
+    (tmp_path / "runs" / "FOUND" / "policy.yaml").touch()
+    assert "TRAIN    resnet lr 0.1, policy runs/FOUND/policy.yaml" in list_experiments(path).splitlines()

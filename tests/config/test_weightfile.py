@@ -101,6 +101,14 @@ def test_a_missing_result_names_the_places_and_the_command(place):
     assert f"python train_resnet.py DEFAULT --cfg {CFG}" in message
 
 
+def test_a_mobilenet_is_made_by_its_own_script(tmp_path):
+    path = tmp_path / "nets.cfg"
+    path.write_text("[SMALL]\narch = mobilenet_v2\n[LARGE]\ninherit = SMALL\n[OTHER]\narch = resnet\n")
+    for maker, script in (("LARGE", "train_mobilenet.py"), ("OTHER", "train_resnet.py")):
+        with pytest.raises(ConfigError, match=rf"make it with: python {script} {maker} --cfg"):
+            resolve_weightfile(f"{maker}/best.h5", RUNS, cfg=path, name="X")
+
+
 def test_a_result_of_no_experiment_names_the_nearest(place):
     with pytest.raises(ConfigError, match="no experiment of .* makes it; nearest valid: DEFAULT_INIT/params_best"):
         resolve_weightfile("DEFAULT_INTI/params_best.h5", RUNS, cfg=CFG)

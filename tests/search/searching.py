@@ -25,6 +25,7 @@ KEYS: dict[str, Any] = {
     "activation_sites": ("input", "relu", "pool"),
     "weight_widths": (2, 3, 4, 8),
     "activation_widths": (2, 3, 4, 8),
+    "score": "snr",
     "score_images": 64,
     "seed": 7,
 }

@@ -18,7 +18,6 @@ from nnmpq.search import edmips
 from nnmpq.search.complexity import from_published, published_size, relative_complexity, searched_layers
 from nnmpq.search.differentiable import build_objective
 from nnmpq.search.mixtures import decide, expected_bits, largest_shares, log_shares, mixtures, unlikeliness
-from nnmpq.search.multipliers import STIFFNESS, Multipliers, multipliers
 from nnmpq.search.run import mean_bits_inner
 from nnmpq.search.task import SearchTask, network_of
 from nnmpq.training.machine import Machine
@@ -127,26 +126,6 @@ def test_relative_complexity_needs_a_layer():
     net = made_up([10], [5], [(0,)])
     with pytest.raises(ValueError, match="nothing has a complexity"):
         relative_complexity(net, (), {})
-
-
-def test_a_multipliers_pressure_and_ascent():
-    net = made_up([8192], [1], [()])
-    bits = nn.Variable.from_numpy_array(np.float32(6.0))
-    bits.need_grad = True
-    made: Multipliers = multipliers(net, {"l0/W": bits}, Budget(weights_kib=4.0), 0.3)
-    term = made.terms["weights_kib"]
-    # 6 KiB of 4: the excess is 1/2; d term / d bits = (mu + k g) / 4.
-    for mu, number in ((0.3, 6.0), (0.3, 3.9), (0.3, 3.0)):
-        made.values["weights_kib"].d, bits.d, bits.g = mu, number, 0
-        term.forward()
-        term.backward()
-        pressure = max(mu + STIFFNESS * (number / 4 - 1), 0)
-        assert float(term.d) == pytest.approx(pressure**2 / (2 * STIFFNESS), abs=1e-6)
-        assert float(bits.g) == pytest.approx(pressure / 4, abs=1e-6)
-    made.ascend(0.1, {"l0/W": 6.0})
-    assert float(made.values["weights_kib"].d) == pytest.approx(0.35)
-    made.ascend(10.0, {"l0/W": 2.0})
-    assert float(made.values["weights_kib"].d) == 0.0
 
 
 def test_shares_decisions_and_likelihood(tmp_path):

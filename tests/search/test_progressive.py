@@ -16,6 +16,7 @@ from nnmpq.search.progressive_network import RuntimeNetwork
 from nnmpq.search.show import weight_ratio
 from nnmpq.search.table import TableError
 from nnmpq.search.task import network_of
+from nnmpq.training import parameters
 from nnmpq.training.errors import BudgetError, CheckpointError
 from tests.search.progressive import make_task, trained
 
@@ -50,6 +51,15 @@ def recorded(task):
     return attrs.evolve(task, report=rows.append), rows
 
 
+def assert_nothing_could_be_wider(task, network, rows):
+    """After the last step: wherever a site is below 8 bits, one more exceeds the budget."""
+    last = [row for row in rows if row["candidate"] != "widest uniform"][-1]
+    bits = dict(zip(task.widths(network), map(int, last["bits"].split())))
+    assert last["meets_budget"] and task.budget.met_by(cost(network, bits))
+    for name, width in bits.items():
+        assert width == 8 or not task.budget.met_by(cost(network, {**bits, name: width + 1})), name
+
+
 @pytest.mark.parametrize(
     "limits",
     [
@@ -65,17 +75,19 @@ def test_the_last_step_hits_the_budget_exactly(tmp_path, weightfile, limits):
     network, bits, searched = parts(task, policy)
     policy.check(network)
     assert task.budget.met_by(cost(network, bits))
-    for name, width in searched.items():
-        assert 2 <= width <= 8
-        # Wherever a site could be wider, the budget forbids it.
-        assert width == 8 or not task.budget.met_by(cost(network, {**bits, name: width + 1})), name
-    assert [row["meets_budget"] for row in rows] == [False] * (len(rows) - 1) + [True]
-    assert rows[-1]["bits"] == " ".join(map(str, searched.values()))
+    assert {2 <= width <= 8 for width in searched.values()} == {True}
+    assert_nothing_could_be_wider(task, network, rows)
+    met = [row["meets_budget"] for row in rows]
+    assert met == sorted(met) and 1 <= sum(met) <= 2
+    # Of the last step and the widest uniform policy that with the lower cross entropy on the validation images.
+    best = min(rows[met.index(True) :], key=lambda row: row["validation_cross_entropy"])
+    assert best["bits"] == " ".join(map(str, searched.values()))
 
 
 def test_bits_only_fall_until_the_last_step_and_half_of_the_sites_at_a_time(tmp_path, weightfile):
     task, rows = recorded(make_task(tmp_path, weightfile, {"weights_kib": 48.0}, interval=1))
     SEARCHES["progressive"](task)
+    assert rows.pop()["candidate"] == "widest uniform"
     steps = [[int(bits) for bits in row["bits"].split()] for row in rows]
     assert steps[0] == [8] * len(steps[0]) and len(steps) > 4
     for before, after in zip(steps[:-2], steps[1:-1]):
@@ -135,8 +147,10 @@ def test_a_search_that_is_killed_at_every_save_ends_as_one_that_was_not(
             kills += 1
             continue
         break
-    # A save after each choice, each epoch and each step.
-    assert kills == 1 + 3 * (len(rows) - 1) >= 4
+    # A save after each choice, each epoch and each step; the uniform policy beside the last one is not chosen.
+    uniform = sum(row["candidate"] == "widest uniform" for row in rows)
+    assert uniform == (0 if faithful else 1)
+    assert kills == 1 + 3 * (len(rows) - 1 - uniform) + 2 * uniform >= 4
     assert policy.to_yaml() == whole.to_yaml()
     assert again == rows
     assert contents(tmp_path / "broken" / "best.h5") == contents(tmp_path / "whole" / "best.h5")
@@ -153,11 +167,11 @@ def test_another_search_does_not_go_on_from_this_ones_checkpoint(tmp_path, weigh
 @pytest.mark.parametrize("limit", [{"deadline": 0.0}, {"steps": 2}])
 def test_without_time_it_goes_down_to_the_budget_at_once(tmp_path, weightfile, limit):
     task, rows = recorded(make_task(tmp_path, weightfile, LIMITS, interval=1, **limit))
-    network, bits, searched = parts(task, SEARCHES["progressive"](task))
+    network, bits, _ = parts(task, SEARCHES["progressive"](task))
     assert task.budget.met_by(cost(network, bits))
     assert rows[-1]["updates"] == limit.get("steps", 0)
-    assert len(rows) == (2 if "deadline" in limit else 3)
-    assert all(w == 8 or not task.budget.met_by(cost(network, {**bits, n: w + 1})) for n, w in searched.items())
+    assert len([row for row in rows if row["candidate"] != "widest uniform"]) == (2 if "deadline" in limit else 3)
+    assert_nothing_could_be_wider(task, network, rows)
 
 
 def test_a_budget_out_of_reach_names_the_least(tmp_path, weightfile):
@@ -254,3 +268,41 @@ def test_accuracy_is_that_of_each_candidate_not_of_the_current_network(
     # The candidate that lost fewest won, the first of equals.
     best = min(candidates, key=lambda pair: pair[0])[1]
     assert rows[1]["bits"] == " ".join(map(str, best.values()))
+
+
+@pytest.mark.parametrize(("uniform_error", "kept"), [(0.1, "widest uniform"), (0.3, "step")])
+def test_the_widest_uniform_policy_gets_the_same_training_and_wins_where_it_is_better(
+    tmp_path, monkeypatch, weightfile, uniform_error, kept
+):
+    """Made-up cross entropies: 0.2 for any mixed bits."""
+    starts: list[dict] = []
+    real, challenged = RuntimeNetwork.validate, progressive._challenged
+
+    def validate(net):
+        error, _ = real(net)
+        narrow = {site.bit_number() for site in net.sites.values()}
+        return error, uniform_error if narrow == {4} else 0.2
+
+    def challenge(run, state, entropy):
+        made = challenged(run, state, entropy)
+        starts.append(parameters.current())
+        return made
+
+    monkeypatch.setattr(RuntimeNetwork, "validate", validate)
+    monkeypatch.setattr(progressive, "_challenged", challenge)
+    # 4 bits throughout need 36.4 KiB; 10 biases of 32 bits do not count.
+    task, rows = recorded(make_task(tmp_path, weightfile, {"weights_kib": 37.5, "activations_sum_kib": 2.5}))
+    _, _, searched = parts(task, SEARCHES["progressive"](task))
+    own, uniform = rows[-2:]
+    assert own["meets_budget"] and uniform["meets_budget"] and uniform["candidate"] == "widest uniform"
+    assert set(uniform["bits"].split()) == {"4"} != set(own["bits"].split())
+    assert uniform["updates"] == own["updates"] > rows[-3]["updates"]
+    winner = uniform if kept == "widest uniform" else own
+    assert " ".join(map(str, searched.values())) == winner["bits"]
+    # Both began at the same weights: those from before the last step.
+    (start,) = starts
+    with h5py.File(tmp_path / "best.h5") as file:
+        assert not np.array_equal(file["conv1/conv/W"], start["conv1/conv/W"])
+        left = {key: float(file[f"{name}_quantizer/bits"][()]) for name in searched for key in (name,)}
+    assert left == {name: float(width) for name, width in searched.items()}
+    assert not list(tmp_path.glob("progressive/*.h5"))

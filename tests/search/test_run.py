@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from nnmpq.search.run import check_policy, mean_bits_inner, search_experiment
 from nnmpq.search.task import network_of
 from nnmpq.search.trail import Trail
 from nnmpq.training.errors import BudgetError
-from tests.search.searching import experiment, run, trail
+from tests.search.searching import experiment, run
 from tests.search.small import network
 
 ROOT = Path(__file__).parents[2]
@@ -108,32 +109,52 @@ def test_a_new_search_leaves_nothing_of_the_old_one(tmp_path):
     assert {p.name for p in (tmp_path / "TINY").iterdir()} == {"config.cfg", "trail.csv"}
 
 
-def search_process(folder: Path, resume: bool) -> subprocess.Popen:
+# What each method needs beside CFG to take long enough to be killed, and rows of the trail that may be there by then.
+KILLED = {
+    "edmips": ("epochs = 4\nmilestones = 2", 4),
+    "progressive": ("epochs = 1\nmilestones =\nlam = 2\nsearch_epochs = 1\ninterval = 2", 2),
+    "sensitivity": ("epochs = 1\nmilestones =\nscore = kl\nscore_images = 64", 12),
+}
+
+
+def search_process(folder: Path, method: str, resume: bool) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, str(ROOT / "search.py"), "TINY", "--cfg", str(folder / "test.cfg"), "-o", str(folder)]
-    arguments += ["--quiet", "--threads", "1", *(["--resume"] if resume else [])]
+    arguments = [sys.executable, str(ROOT / "search.py"), "KILLED", "--cfg", str(folder / "test.cfg")]
+    arguments += ["-o", str(folder), "--set", f"method={method}", "--quiet", "--threads", "1"]
+    arguments += ["--resume"] if resume else []
     return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_killed_by_the_system_and_resumed(tmp_path):
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("method", KILLED)
+def test_killed_by_the_system_and_resumed(method, tmp_path):
+    """SIGKILL at a random moment after a random row of the trail, in a process of its own."""
+    more, rows = KILLED[method]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-        (folder / "test.cfg").write_text(CFG.format(policy="none"))
-    process = search_process(broken, False)
-    rows = broken / "TINY" / "trail.csv"
-    while process.poll() is None and not (rows.exists() and rows.read_text().count("\n") > 2):
-        time.sleep(0.01)
+        (folder / "test.cfg").write_text(f"{CFG.format(policy='none')}\n[KILLED]\ninherit = TINY\n{more}\n")
+    rng = random.Random()
+    wanted, wait = rng.randint(1, rows), rng.uniform(0, 0.2)
+    said = f"killed {wait:.3f} s after row {wanted}"
+    process = search_process(broken, method, False)
+    path = broken / "KILLED" / "trail.csv"
+    while process.poll() is None and not (path.exists() and path.read_text().count("\n") > wanted):
+        time.sleep(0.005)
+    time.sleep(wait)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert process.returncode == -signal.SIGKILL, "the search was over before it could be killed"
-    assert not (broken / "TINY" / "policy.yaml").exists()
+    assert process.returncode == -signal.SIGKILL, f"{said}: the search was over before it could be killed"
+    assert not (broken / "KILLED" / "policy.yaml").exists(), said
     for folder, resume in ((broken, True), (whole, False)):
-        process = search_process(folder, resume)
-        _, errors = process.communicate(timeout=100)
-        assert process.returncode == 0, errors
-    assert (broken / "TINY" / "policy.yaml").read_bytes() == (whole / "TINY" / "policy.yaml").read_bytes()
-    assert trail(broken) == trail(whole)
+        process = search_process(folder, method, resume)
+        _, errors = process.communicate(timeout=280)
+        assert process.returncode == 0, f"{said}: {errors}"
+    for name in ("policy.yaml", "bits.txt"):
+        assert (broken / "KILLED" / name).read_bytes() == (whole / "KILLED" / name).read_bytes(), said
+    trails = [(folder / "KILLED" / "trail.csv").read_text().splitlines() for folder in (broken, whole)]
+    without_seconds = [[line.rsplit(",", 1)[0] for line in lines] for lines in trails]
+    assert without_seconds[0] == without_seconds[1], said
 
 
 def test_seconds_of_a_resumed_trail_go_on(tmp_path):

@@ -155,7 +155,9 @@ def test_hutchinson_is_half_the_trace_times_the_mean_squared_error(monkeypatch, 
         error = least_error(net.wb, bits, True)[1] / net.wb.size
         assert loss["b/affine/W"][bits] == pytest.approx(0.5 * abs(trace) * error, rel=1e-4)
     lines = (tmp_path / "traces.csv").read_text().splitlines()
-    assert lines[0] == "site,mean,low,high,probes" and len(lines) == 1 + len(SITES) == 1 + len(rows)
+    assert lines[0] == "site,mean,low,high,probes" and len(lines) == 1 + len(SITES)
+    # 16 images for the ranges, then a batch of 8 for weights, biases and activations each.
+    assert [row["images"] for row in rows[:64]] == [16 + 24 * (i + 1) for i in range(64)]
 
 
 def test_one_probe_has_no_interval(monkeypatch, tmp_path):

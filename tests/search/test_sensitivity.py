@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import attrs
 import nnabla as nn
 import numpy as np
@@ -17,11 +19,13 @@ from nnmpq.graph.schemes import FromPolicy
 from nnmpq.models import build
 from nnmpq.policy import Policy
 from nnmpq.search import SEARCHES, SearchTask
-from nnmpq.search.sensitivity import load_float, score_table, uniform_bits
+from nnmpq.search.pieces import Pieces
+from nnmpq.search.sensitivity import load_float, score_table, uniform_bits, validate
 from nnmpq.search.table import ScoreTable, TableError
 from nnmpq.search.task import make_policy, narrowest, network_of, quantizer_name
 from nnmpq.training import train
 from nnmpq.training.errors import BudgetError
+from nnmpq.training.evaluate import Evaluation
 from nnmpq.training.machine import Machine
 from tests.search.affine import task as affine_task
 
@@ -51,7 +55,7 @@ def digits(data, folder, budget, **changes):
         "validation_images": 200,
         **changes.pop("keys", {}),
     }
-    options = {"score_images": 64, "resume": True, **changes}
+    options = {"score": "snr", "score_images": 64, "resume": True, **changes}
     return SearchTask(Experiment("S", **keys), data, budget, folder, **options)
 
 
@@ -69,10 +73,18 @@ def test_from_digits_to_a_policy_that_meets_every_limit(data, tmp_path):
         site.name for site in net.activations if site.kind == "relu"
     }
     # The trail: uniform candidates, then what is better than each of them that meets the budget.
-    *uniform, own = rows
+    scored = [row for row in rows if "candidate" not in row]
+    *uniform, own, widest = rows[len(scored) :]
+    assert {row["site"] for row in scored} == set(policy.sites)
     assert [row["candidate"] for row in uniform] == [f"uniform {bits}" for bits in range(2, 9)]
     assert own["candidate"] == "sensitivity" and own["meets_budget"]
     assert all(own["loss"] <= row["loss"] for row in uniform if row["meets_budget"])
+    # Of it and the widest uniform one that with the lower cross entropy on the validation images was taken.
+    assert widest["candidate"] == "widest uniform" and widest["meets_budget"]
+    taken = min(own, widest, key=lambda row: row["validation_cross_entropy"])
+    assert taken["weights_kib"] == used.weights_kib and taken["mean_bits"] == used.mean_bits
+    # 4 epochs of 18 batches of 32 before the scores, which run 64 images once more.
+    assert own["images"] == 4 * 18 * 32 + 64
     # The policy is one that a network can be built of.
     logits = build("resnet_digits", nn.Variable((2, 1, 8, 8)), 10)
     assert quantize(logits, FromPolicy(policy)).bit_numbers() == policy.bits()
@@ -201,7 +213,90 @@ def test_a_signed_activation_cannot_have_one_bit():
 def test_the_scores_of_a_task_are_a_table(monkeypatch, tmp_path):
     """Weights in the current scope are not those of a search: it trains or loads its own, and says which score."""
     task = affine_task(monkeypatch, tmp_path, keys={"epochs": 1, "milestones": ()}, resume=True)
+    assert task.score == "kl"
     table = score_table(task)
     loaded = ScoreTable.load(tmp_path / "scores.csv", table.network)
-    assert loaded.loss == table.loss and (loaded.score, loaded.images) == ("snr", 24)
+    assert loaded.loss == table.loss and (loaded.score, loaded.images) == ("kl", 24)
     assert (tmp_path / "float" / "best.h5").exists()
+
+
+@pytest.mark.parametrize(("entropies", "taken"), [((0.5, 0.4), "uniform"), ((0.4, 0.5), "own"), ((0.4, 0.4), "own")])
+def test_the_better_of_it_and_uniform_is_handed_over(data, folder, monkeypatch, entropies, taken):
+    """By the cross entropy on the validation images, here a made-up one; of equal ones its own."""
+    asked: list = []
+
+    def validate(task, policies):
+        asked.extend(policies)
+        return [Evaluation(0.1, entropy) for entropy in entropies]
+
+    monkeypatch.setattr("nnmpq.search.sensitivity.validate", validate)
+    policy = SEARCHES["sensitivity"](digits(data, folder, Budget(mean_bits=3.6)))
+    own, uniform = asked
+    assert set(uniform.values()) == {3} and len(set(own.values())) > 1
+    assert policy.bits() == (uniform if taken == "uniform" else own)
+
+
+def test_validation_is_of_the_quantized_network(data, folder):
+    """Float bits answer as the float network; 2 bits everywhere far worse; nothing stays quantized."""
+    task = digits(data, folder, Budget())
+    load_float(task)
+    before = {name: np.array(v.d) for name, v in nn.get_parameters(grad_only=False).items()}
+    net = network_of(task.experiment, data.shape, data.classes)
+    free, narrow = validate(task, [{}, dict.fromkeys(task.widths(net), 2)])
+    assert free.error < 0.1 and narrow.cross_entropy > free.cross_entropy + 0.5
+    assert all(np.array_equal(v.d, before[name]) for name, v in nn.get_parameters(grad_only=False).items())
+
+
+@pytest.mark.parametrize("score", ["kl", "fisher", "learned_step"])
+def test_a_killed_scoring_goes_on_where_it_was(monkeypatch, tmp_path, score):
+    """Killed after each piece: none is computed twice, and the table and the trail are as of one run."""
+    computed: list[str] = []
+    each = Pieces.each
+
+    def dying(self, names, compute, length):
+        def counted(name):
+            computed.append(name)
+            return compute(name)
+
+        for number, pair in enumerate(each(self, names, counted, length)):
+            yield pair
+            if number + 1 == len(kills) + 1 and len(kills) < 2:
+                kills.append(number)
+                raise KeyboardInterrupt
+
+    kills = [0, 1]
+    keys = {"epochs": 1, "milestones": ()}
+    whole_rows: list = []
+    options = {"score": score, "steps": 3, "keys": keys}
+    whole = score_table(affine_task(monkeypatch, tmp_path / "whole", **options, report=whole_rows.append))
+    # This network's first weights are drawn without a seed.
+    shutil.copytree(tmp_path / "whole" / "float", tmp_path / "broken" / "float")
+    kills = []
+    monkeypatch.setattr(Pieces, "each", dying)
+    rows: list = []
+    task = affine_task(monkeypatch, tmp_path / "broken", **options, report=rows.append, resume=True)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            score_table(task)
+        assert (tmp_path / "broken" / "scores.partial.json").exists()
+        rows.clear()
+    table = score_table(task)
+    assert table.loss == whole.loss and rows == whole_rows
+    assert len(computed) == len(set(computed)) > 2 and not (tmp_path / "broken" / "scores.partial.json").exists()
+    # Once it is there its rows come again without any run.
+    rows.clear()
+    computed.clear()
+    assert score_table(task).loss == whole.loss and rows == whole_rows and computed == []
+
+
+def test_scores_of_other_weights_do_not_go_on(monkeypatch, tmp_path):
+    known = {"score": "kl", "parameters": "a"}
+    pieces = Pieces.open(tmp_path / "p.json", known, resume=False)
+    assert list(pieces.each(["x"], lambda name: [1.5], 1)) == [("x", [1.5])]
+    assert Pieces.open(tmp_path / "p.json", known, resume=True).done == {"x": [1.5]}
+    with pytest.raises(TableError, match=r"p\.json: the run has changed: parameters was a, is b"):
+        Pieces.open(tmp_path / "p.json", {**known, "parameters": "b"}, resume=True)
+    assert Pieces.open(tmp_path / "p.json", known, resume=False).done == {}
+    (tmp_path / "p.json").write_text("[")
+    with pytest.raises(TableError, match="it cannot be read"):
+        Pieces.open(tmp_path / "p.json", known, resume=True)

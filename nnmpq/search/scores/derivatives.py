@@ -112,18 +112,20 @@ def softmax_cross_entropy(logits: nn.Variable, labels: nn.Variable) -> nn.Variab
     return F.mul_scalar(F.sum(F.mul2(F.log_softmax(logits, axis=1), wanted), axis=1), -1.0)
 
 
-def per_image(task: SearchTask, graphs: ScoreGraphs) -> Iterator[tuple[DerivativeGraph, int]]:
-    """Yield the graph once an image, with the derivatives of that image's loss by every leaf in `leaf.g`."""
-    graph = DerivativeGraph.build(task, graphs, 1)
-    done = 0
-    for images, labels, valid in graphs.batches:
-        for image, label in zip(images[:valid], labels[:valid]):
-            graph.set_batch(image[None], label[None])
-            graph.zero_gradients()
-            graph.loss.forward(clear_no_need_grad=True)
-            graph.loss.backward(clear_buffer=True)
-            done += 1
-            yield graph, done
+def per_image(graph: DerivativeGraph, batch: tuple[np.ndarray, np.ndarray, int]) -> Iterator[DerivativeGraph]:
+    """Yield a graph of one image once an image, with the derivatives of that image's loss by every leaf in `leaf.g`.
+
+    Args:
+        graph: of batches of one image.
+        batch: images, labels and how many of them count.
+    """
+    images, labels, valid = batch
+    for image, label in zip(images[:valid], labels[:valid]):
+        graph.set_batch(image[None], label[None])
+        graph.zero_gradients()
+        graph.loss.forward(clear_no_need_grad=True)
+        graph.loss.backward(clear_buffer=True)
+        yield graph
 
 
 def without_depthwise(outputs: list[nn.Variable]) -> list[nn.Variable]:

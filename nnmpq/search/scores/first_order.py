@@ -6,7 +6,7 @@ from typing import Callable
 
 import numpy as np
 
-from nnmpq.search.scores.derivatives import per_image
+from nnmpq.search.scores.derivatives import DerivativeGraph, per_image
 from nnmpq.search.scores.graphs import ScoreGraphs
 from nnmpq.search.task import SearchTask
 
@@ -30,24 +30,40 @@ def summed(
         if site.name in graphs.samples:
             some = rng.choice(site.elements, ELEMENTS, replace=False) if site.elements > ELEMENTS else slice(None)
             places[site.name] = (some, max(site.elements / ELEMENTS, 1.0))
-    gradients: dict[str, np.ndarray] = {}
-    sums = {name: dict.fromkeys(widths, 0.0) for name, widths in graphs.widths.items()}
-    for graph, _ in per_image(task, graphs):
-        for name, leaf in graph.leaves.items():
-            if name not in places:
-                # A weight's error is the same for all images: only the gradients are averaged.
-                found = term(np.array(leaf.g, np.float64))
-                gradients[name] = gradients[name] + found if name in gradients else found
-                continue
-            some, scale = places[name]
-            x = graph.activations[name].d.reshape(-1)[some]
-            g = term(np.array(leaf.g.reshape(-1)[some], np.float64))
+    graph: list[DerivativeGraph] = []
+
+    def batch_sums(batch: str) -> list[float]:
+        if not graph:
+            graph.append(DerivativeGraph.build(task, graphs, 1))
+        gradients: dict[str, np.ndarray] = {}
+        sums = {name: dict.fromkeys(widths, 0.0) for name, widths in graphs.widths.items()}
+        for derived in per_image(graph[0], graphs.batches[int(batch)]):
+            for name, leaf in derived.leaves.items():
+                if name not in places:
+                    # A weight's error is the same for all images: only the gradients are summed up.
+                    found = term(np.array(leaf.g, np.float64))
+                    gradients[name] = gradients[name] + found if name in gradients else found
+                    continue
+                some, scale = places[name]
+                x = derived.activations[name].d.reshape(-1)[some]
+                g = term(np.array(leaf.g.reshape(-1)[some], np.float64))
+                for bits in sums[name]:
+                    error = np.asarray(graphs.grid(name, bits).quantize(x), np.float64) - x
+                    sums[name][bits] += scale * float(np.sum(g * term(error)))
+        for name, total in gradients.items():
+            x = graphs.numbers(name)
             for bits in sums[name]:
                 error = np.asarray(graphs.grid(name, bits).quantize(x), np.float64) - x
-                sums[name][bits] += scale * float(np.sum(g * term(error)))
-    for name, total in gradients.items():
-        x = graphs.numbers(name)
-        for bits in sums[name]:
-            error = np.asarray(graphs.grid(name, bits).quantize(x), np.float64) - x
-            sums[name][bits] = float(np.sum(total * term(error)))
-    return {name: {bits: value / graphs.images for bits, value in own.items()} for name, own in sums.items()}
+                sums[name][bits] = float(np.sum(total * term(error)))
+        return [value for own in sums.values() for value in own.values()]
+
+    columns = [(name, bits) for name, widths in graphs.widths.items() for bits in widths]
+    totals, images = np.zeros(len(columns)), graphs.images
+    for batch, numbers in graphs.pieces.each([str(i) for i in range(len(graphs.batches))], batch_sums, len(columns)):
+        totals += numbers
+        images += graphs.batches[int(batch)][2]
+        task.report({"batch": int(batch), "images": images})
+    loss: dict[str, dict[int, float]] = {name: {} for name in graphs.widths}
+    for (name, bits), total in zip(columns, totals):
+        loss[name][bits] = float(total) / graphs.images
+    return loss

@@ -15,6 +15,7 @@ from nnmpq.graph.accelerate import accelerate
 from nnmpq.graph.network import ACTIVATION, WEIGHT, Network
 from nnmpq.graph.schemes import Float
 from nnmpq.quantizers.grid import Grid
+from nnmpq.search.pieces import Pieces
 from nnmpq.search.scores.probe import OFF_BITS, Probe, grid_values
 from nnmpq.search.scores.ranges import SAMPLE, best_grid, uniform_grid
 from nnmpq.search.table import TableError
@@ -37,6 +38,7 @@ class ScoreGraphs:
         samples: numbers of each activation site, over all images.
         largest: the largest magnitude of each activation site.
         per_channel: one step a channel of each weight.
+        pieces: computes what a score consists of.
     """
 
     network: Network
@@ -46,14 +48,16 @@ class ScoreGraphs:
     samples: dict[str, np.ndarray]
     largest: dict[str, float]
     per_channel: bool = False
+    pieces: Pieces = attrs.field(factory=Pieces)
     _grids: dict[tuple[str, int], Grid] = attrs.field(factory=dict, init=False)
 
     @classmethod
-    def build(cls, task: SearchTask) -> ScoreGraphs:
+    def build(cls, task: SearchTask, pieces: Pieces | None = None) -> ScoreGraphs:
         """Build the graphs on the parameters of the current scope, and run the images through once.
 
         Args:
             task: experiment, data, widths and number of images.
+            pieces: computes what a score consists of; in this process alone, and keeps nothing, if None.
         """
         data, machine = task.data, task.machine
         count = min(task.score_images, len(data.train))
@@ -67,7 +71,7 @@ class ScoreGraphs:
         names = [site.name for site in network.activations if site.name in widths]
         samples, largest = _activations(plain, names, batches)
         probe = build_evaluation(experiment, data, Probe(names), accelerate=machine.accelerate)
-        graphs = cls(network, widths, probe, batches, samples, largest, experiment.per_channel)
+        graphs = cls(network, widths, probe, batches, samples, largest, experiment.per_channel, pieces or Pieces())
         for name in names:
             graphs._switch(name, None)
         return graphs
@@ -76,6 +80,11 @@ class ScoreGraphs:
     def images(self) -> int:
         """Number of images."""
         return sum(valid for _, _, valid in self.batches)
+
+    @property
+    def most_widths(self) -> int:
+        """Return the largest number of widths that a site may get."""
+        return max(map(len, self.widths.values()), default=0)
 
     def numbers(self, name: str) -> np.ndarray:
         """Return a weight or bias, or a sample of an activation.

@@ -70,31 +70,65 @@ def traces(task: SearchTask, graphs: ScoreGraphs, probes: int = PROBES) -> dict[
     if probes < 2:
         raise ValueError(f"probes = {probes}: a confidence interval needs 2 or more")
     batches = [(x, labels) for x, labels, valid in graphs.batches if valid == len(x)]
-    graph = DerivativeGraph.build(task, graphs, len(batches[0][0]))
-    (loss,) = without_depthwise([graph.loss])
-    names = list(graph.leaves)
-    gradients = nn.grad([loss], list(graph.leaves.values()))
-    signs = {name: nn.Variable(graph.leaves[name].shape) for name in names}
-    products = [F.sum(F.mul2(gradient, signs[name])) for name, gradient in zip(names, gradients)]
-    directional = products[0] if len(products) == 1 else F.add_n(*products)
-    rng = np.random.default_rng(task.seed)
-    estimates: dict[str, list[float]] = {name: [] for name in names}
-    roles = {site.name: site.role for site in graphs.network.sites()}
-    groups = [[name for name in names if roles[name] == role] for role in (WEIGHT, BIAS, ACTIVATION)]
-    for probe in range(probes):
-        graph.set_batch(*batches[probe % len(batches)])
-        for group in filter(None, groups):
-            for sign in signs.values():
+    names = list(graphs.widths)
+    made: list[_Curvature] = []
+
+    def probe_all(probe: str) -> list[float]:
+        if not made:
+            made.append(_Curvature.build(task, graphs, len(batches[0][0])))
+        return made[0].probe(np.random.default_rng((task.seed, int(probe))), batches[int(probe) % len(batches)])
+
+    estimates, images = [], graphs.images
+    for probe, found in graphs.pieces.each([str(i) for i in range(probes)], probe_all, len(names)):
+        estimates.append(found)
+        # Three directions each: weights, biases, activations.
+        images += _Curvature.groups(graphs) * len(batches[0][0])
+        task.report({"probe": int(probe), "images": images})
+    return {name: interval(own) for name, own in zip(names, np.array(estimates).T)}
+
+
+@attrs.frozen(eq=False)
+class _Curvature:
+    """The graph of the gradient along signs, whose own gradient is the Hessian times those signs."""
+
+    graph: DerivativeGraph
+    signs: dict[str, nn.Variable]
+    directional: nn.Variable
+    roles: dict[str, str]
+
+    @classmethod
+    def build(cls, task: SearchTask, graphs: ScoreGraphs, batch_size: int) -> _Curvature:
+        graph = DerivativeGraph.build(task, graphs, batch_size)
+        (loss,) = without_depthwise([graph.loss])
+        gradients = nn.grad([loss], list(graph.leaves.values()))
+        signs = {name: nn.Variable(leaf.shape) for name, leaf in graph.leaves.items()}
+        products = [F.sum(F.mul2(gradient, sign)) for gradient, sign in zip(gradients, signs.values())]
+        directional = products[0] if len(products) == 1 else F.add_n(*products)
+        return cls(graph, signs, directional, {site.name: site.role for site in graphs.network.sites()})
+
+    @staticmethod
+    def groups(graphs: ScoreGraphs) -> int:
+        return len({site.role for site in graphs.network.sites() if site.name in graphs.widths})
+
+    def probe(self, rng: np.random.Generator, batch: tuple[np.ndarray, np.ndarray]) -> list[float]:
+        """Of every site v' H v."""
+        self.graph.set_batch(*batch)
+        found: dict[str, float] = {}
+        for role in (WEIGHT, BIAS, ACTIVATION):
+            group = [name for name in self.signs if self.roles[name] == role]
+            for sign in self.signs.values():
                 sign.data.zero()
             for name in group:
-                signs[name].d = rng.integers(0, 2, signs[name].shape) * 2.0 - 1.0
-            graph.zero_gradients()
-            directional.forward()
-            directional.backward()
+                self.signs[name].d = rng.integers(0, 2, self.signs[name].shape) * 2.0 - 1.0
+            if not group:
+                continue
+            self.graph.zero_gradients()
+            self.directional.forward()
+            self.directional.backward()
             for name in group:
-                curved = np.array(graph.leaves[name].g, np.float64)
-                estimates[name].append(float(np.sum(curved * signs[name].d)))
-    return {name: interval(np.array(found)) for name, found in estimates.items()}
+                curved = np.array(self.graph.leaves[name].g, np.float64)
+                found[name] = float(np.sum(curved * self.signs[name].d))
+        return [found[name] for name in self.signs]
 
 
 def score(task: SearchTask, graphs: ScoreGraphs) -> dict[str, dict[int, float]]:
@@ -119,8 +153,8 @@ def score(task: SearchTask, graphs: ScoreGraphs) -> dict[str, dict[int, float]]:
     writer.writerow(("site", *(field.name for field in attrs.fields(Trace))))
     for name, trace in found.items():
         writer.writerow((name, *attrs.astuple(trace)))
-        task.report({"site": name, **attrs.asdict(trace)})
-    atomic_write(task.folder / TRACES_FILE, text.getvalue())
+    if task.machine.communicator.rank == 0:
+        atomic_write(task.folder / TRACES_FILE, text.getvalue())
     loss: dict[str, dict[int, float]] = {}
     for name, widths in graphs.widths.items():
         x = graphs.numbers(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import attrs
 import nnabla as nn
@@ -15,7 +16,7 @@ from nnmpq.graph.quantized import Quantized
 from nnmpq.quantizers import make
 from nnmpq.search.scores.graphs import LARGEST_BATCH, ScoreGraphs
 from nnmpq.search.task import SearchTask
-from nnmpq.training.graphs import build_evaluation
+from nnmpq.training.graphs import EvaluationGraph, build_evaluation
 
 UPDATES = 100
 LEARNING_RATE = 0.01
@@ -77,17 +78,53 @@ def score(task: SearchTask, graphs: ScoreGraphs) -> dict[str, dict[int, float]]:
         Tang et al., "Mixed-Precision Neural Network Quantization via Learned Layer-wise Importance", ECCV 2022,
         equations 5 and 8; the gradient's scale is of Esser et al., "Learned Step Size Quantization", ICLR 2020.
     """
-    size = min(task.experiment.batch_size, LARGEST_BATCH, len(graphs.batches[0][0]))
-    experiment = attrs.evolve(task.experiment, batch_size=size)
-    graph = build_evaluation(experiment, task.data, Steps(graphs.widths), accelerate=task.machine.accelerate)
-    loss = F.mean(graph.cross_entropies)
-    sites = graph.quantized.sites
-    steps = {name: sites[name].parameters["step"] for name in graphs.widths}
-    found: dict[str, dict[int, float]] = {name: {} for name in graphs.widths}
     updates = UPDATES if task.steps is None else min(task.steps, UPDATES)
-    for width in sorted({bits for widths in graphs.widths.values() for bits in widths}):
-        bits = {name: min(own, key=lambda b: abs(b - width)) for name, own in graphs.widths.items()}
-        factors = {name: _begin(graphs, name, bits[name], sites[name]) for name in graphs.widths}
+    found: dict[str, dict[int, float]] = {name: {} for name in graphs.widths}
+    made: list[_Learning] = []
+
+    def learn(width: str) -> list[float]:
+        if not made:
+            made.append(_Learning.build(task, graphs))
+        return made[0].steps(graphs, _nearest(graphs, int(width)), updates)
+
+    images = graphs.images
+    widths = sorted({bits for own in graphs.widths.values() for bits in own})
+    for width, (cross_entropy, *steps) in graphs.pieces.each([str(w) for w in widths], learn, 1 + len(graphs.widths)):
+        for (name, nearest), step in zip(_nearest(graphs, int(width)).items(), steps):
+            if nearest == int(width):
+                found[name][nearest] = step
+        images += updates * len(graphs.batches[0][0])
+        task.report({"width": int(width), "cross_entropy": cross_entropy, "images": images})
+    for name, own in graphs.widths.items():
+        if 1 in own and graphs.network.site(name).role == WEIGHT:
+            found[name][1] = float(graphs.grid(name, 1).step)
+    return found
+
+
+def _nearest(graphs: ScoreGraphs, width: int) -> dict[str, int]:
+    """The widths of all sites that are nearest to one."""
+    return {name: min(own, key=lambda b: abs(b - width)) for name, own in graphs.widths.items()}
+
+
+@attrs.frozen(eq=False)
+class _Learning:
+    """The graph whose steps learn, built once for all widths."""
+
+    graph: EvaluationGraph
+    loss: nn.Variable
+
+    @classmethod
+    def build(cls, task: SearchTask, graphs: ScoreGraphs) -> _Learning:
+        size = min(task.experiment.batch_size, LARGEST_BATCH, len(graphs.batches[0][0]))
+        experiment = attrs.evolve(task.experiment, batch_size=size)
+        graph = build_evaluation(experiment, task.data, Steps(graphs.widths), accelerate=task.machine.accelerate)
+        return cls(graph, F.mean(graph.cross_entropies))
+
+    def steps(self, graphs: ScoreGraphs, bits: Mapping[str, int], updates: int) -> list[float]:
+        """The cross entropy after these updates, then the step of every site."""
+        graph, loss, sites = self.graph, self.loss, self.graph.quantized.sites
+        steps = {name: sites[name].parameters["step"] for name in bits}
+        factors = {name: _begin(graphs, name, bits[name], sites[name]) for name in bits}
         solver = S.Momentum(LEARNING_RATE, MOMENTUM)
         solver.set_parameters(steps)
         for images, labels, _ in itertools.islice(itertools.cycle(graphs.batches), updates):
@@ -101,14 +138,7 @@ def score(task: SearchTask, graphs: ScoreGraphs) -> dict[str, dict[int, float]]:
             solver.update()
             for step in steps.values():
                 step.d = np.clip(step.d, *STEP_LIMITS)
-        for name, own in bits.items():
-            if own == width:
-                found[name][width] = float(steps[name].d)
-        task.report({"width": width, "cross_entropy": float(loss.d)})
-    for name, widths in graphs.widths.items():
-        if 1 in widths and graphs.network.site(name).role == WEIGHT:
-            found[name][1] = float(graphs.grid(name, 1).step)
-    return found
+        return [float(loss.d), *(float(step.d) for step in steps.values())]
 
 
 def _begin(graphs: ScoreGraphs, name: str, bits: int, quantized: Quantized) -> float:

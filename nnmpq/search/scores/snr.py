@@ -32,8 +32,13 @@ def score(task: SearchTask, graphs: ScoreGraphs) -> dict[str, dict[int, float]]:
         Lin et al., "Fixed Point Quantization of Deep Convolutional Networks", ICML 2016: the SNR of layers adds up
         in this form.
     """
-    found: dict[str, dict[int, float]] = {}
-    for name, widths in graphs.widths.items():
+
+    def noise(name: str) -> list[float]:
         x = graphs.numbers(name)
-        found[name] = {bits: noise_to_signal(x, graphs.grid(name, bits).quantize(x)) for bits in widths}
+        return [noise_to_signal(x, graphs.grid(name, bits).quantize(x)) for bits in graphs.widths[name]]
+
+    found = {}
+    for name, losses in graphs.pieces.each(list(graphs.widths), noise, graphs.most_widths):
+        found[name] = dict(zip(graphs.widths[name], losses))
+        task.report({"site": name, **{f"loss_{b}": loss for b, loss in found[name].items()}, "images": graphs.images})
     return found
