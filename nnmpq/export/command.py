@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 # The keys of `nnmpq.export.targets.TARGETS`, which is not loaded to print a help text.
-TARGET_NAMES = ("c99", "nnp", "integer", "onnx")
+TARGET_NAMES = ("c99", "nnp", "nnb", "csrc", "integer", "onnx", "tflite")
 # The keys of `nnmpq.export.c99.arm.BOARDS`.
 CORES = ("cortex-m3", "cortex-m4", "cortex-m7")
 IMAGES = 256
@@ -23,8 +24,12 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def export(parser: argparse.ArgumentParser) -> None:
-    """Write a trained run as C99, .nnp, ONNX or integer program, and verify it."""
+    """Write a trained run as C99, .nnp, .nnb, ONNX, TensorFlow Lite or integer program, and verify it."""
     _common(parser)
+    parser.add_argument("--api", type=int, default=None, help="nnb: API level that the runtime accepts (default 44)")
+    parser.add_argument(
+        "--pack-activations", action="store_true", help="c99: pack maps of at most 4 bits: less memory, more time"
+    )
     parser.add_argument("--no-verify", action="store_true", help="do not compare what was written")
     parser.set_defaults(run=_export)
 
@@ -43,12 +48,22 @@ def _folder(arguments: argparse.Namespace) -> Path:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from nnmpq.export.integer.program import ExportError
     from nnmpq.export.targets import TARGETS
     from nnmpq.export.trained import load_run
 
+    options: dict[str, Any] = {}
+    if arguments.api is not None:
+        if arguments.to != "nnb":
+            raise ExportError(f"--api {arguments.api}: nnb alone has an API level, not {arguments.to}")
+        options["api"] = arguments.api
+    if arguments.pack_activations:
+        if arguments.to != "c99":
+            raise ExportError(f"--pack-activations: c99 alone packs maps, not {arguments.to}")
+        options["pack_activations"] = True
     trained = load_run(arguments.run_folder, images=arguments.images, data_dir=arguments.data_dir)
     folder = _folder(arguments)
-    for path in TARGETS[arguments.to].write(trained, folder):
+    for path in TARGETS[arguments.to].write(trained, folder, **options):
         print(path)
     if arguments.no_verify:
         return 0

@@ -119,8 +119,13 @@ def save_nnp(path: str | Path, quantized: QuantizedNetwork, policy: Policy) -> N
         raise
 
 
-def _write(path: str, baked: Baked) -> None:
-    """Let nnabla write network, executor and parameters."""
+def save_baked(path: str, baked: Baked) -> None:
+    """Let nnabla write network, executor and parameters of a frozen network, without a manifest.
+
+    Args:
+        path: file to write, ending in ".nnp".
+        baked: the frozen network.
+    """
     names = {"x" if i == 0 else f"x{i + 1}": v for i, v in enumerate(baked.inputs)}
     outputs = {"y" if i == 0 else f"y{i + 1}": v for i, v in enumerate(baked.outputs)}
     contents = {
@@ -156,7 +161,7 @@ def _write_for_any_batch(path: str, baked: Baked) -> None:
     cause: Exception | None = None
     with nn.parameter_scope("", OrderedDict()):
         try:
-            _write(path, baked)
+            save_baked(path, baked)
             network = NnpLoader(path).get_network("main", batch_size=batch)
             found = [variable.shape[0] for variable in network.outputs.values()]
         except (AssertionError, IndexError, RuntimeError, ValueError) as error:

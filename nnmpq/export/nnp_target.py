@@ -35,12 +35,19 @@ def _manifest_bytes(trained: Trained, path: Path) -> float:
 def verify(trained: Trained, folder: Path) -> Verification:
     """Load the file as nnabla does, and compare the logits bit for bit."""
     path = folder / NAME
-    _, wanted = trained.run(sites=False)
+    parts, answers = [], []
     with nn.parameter_scope("", OrderedDict()):
-        network = NnpLoader(str(path)).get_network("main", batch_size=len(trained.images))
-        network.inputs["x"].d = trained.prepare(trained.images)
-        network.outputs["y"].forward()
-        found = np.array(network.outputs["y"].d)
+        network = None
+        for pixels, _, logits in trained.batches(sites=False):
+            if network is None:
+                network = NnpLoader(str(path)).get_network("main", batch_size=len(pixels))
+            # The last batch need not be full.
+            network.inputs["x"].d = 0
+            network.inputs["x"].d[: len(pixels)] = trained.prepare(pixels)
+            network.outputs["y"].forward(clear_buffer=True)
+            parts.append(np.array(network.outputs["y"].d[: len(pixels)]))
+            answers.append(logits)
+    found, wanted = np.concatenate(parts), np.concatenate(answers)
     return Verification(
         "nnp",
         len(wanted),

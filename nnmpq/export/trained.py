@@ -46,6 +46,11 @@ class Trained:
         return lower(self.quantized, self.prepare, name=self.name)
 
     @property
+    def weight_elements(self) -> int:
+        """Number of all weights, without biases."""
+        return sum(site.elements for site in self.quantized.network.sites() if site.role == WEIGHT)
+
+    @property
     def weight_bytes(self) -> float:
         """What the cost model counts for all weights, without biases."""
         bits = self.quantized.bit_numbers()

@@ -31,6 +31,7 @@ class Verification:
         promised_bytes: what the cost model counts for them.
         file_bytes: everything that is handed over, by name.
         notes: lines to print.
+        reason: why some may differ.
     """
 
     target: str
@@ -44,6 +45,7 @@ class Verification:
     promised_bytes: float
     file_bytes: dict[str, int]
     notes: tuple[str, ...] = ()
+    reason: str = "steps are no powers of two"
 
     @property
     def same(self) -> bool:
@@ -63,7 +65,7 @@ class Verification:
     def report(self) -> str:
         """Return the lines to print."""
         size = f"{self.weight_bytes:,.0f} bytes of packed weights, {self.promised_bytes:,.0f} promised"
-        allowed = f" ({self.allowed:.1%} may: steps are no powers of two)" if self.allowed else ""
+        allowed = f" ({self.allowed:.1%} may: {self.reason})" if self.allowed else ""
         lines = [
             f"{self.target}: {self.images} images, {self.compared:,} elements compared, {self.differing:,} differ"
             + allowed,

@@ -102,7 +102,9 @@ def _compile(command: list[str]) -> None:
         raise ExportError(f"{' '.join(command)}: {done.stderr.strip()[:2000]}")
 
 
-def run(executable: str | Path, core: str, program: Program, images: np.ndarray) -> dict[str, np.ndarray]:
+def run(
+    executable: str | Path, core: str, program: Program, images: np.ndarray, pack_activations: bool = False
+) -> dict[str, np.ndarray]:
     """Run a built network on images in QEMU; arguments, result and errors as of `nnmpq.export.c99.host.run`.
 
     Args:
@@ -110,6 +112,7 @@ def run(executable: str | Path, core: str, program: Program, images: np.ndarray)
         core: the same one.
         program: what the network was written from.
         images: uint8, shape (N, C, H, W).
+        pack_activations: as of `nnmpq.export.c99.source.source`.
 
     Raises:
         ExportError: it fails, or writes less than it should.
@@ -123,4 +126,5 @@ def run(executable: str | Path, core: str, program: Program, images: np.ndarray)
         if done.returncode:
             raise ExportError(f"{core}: ended with {done.returncode}: {done.stderr.decode(errors='replace')[:2000]}")
         written = Path(folder) / "numbers"
-        return numbers_of(written.read_bytes() if written.is_file() else b"", program, len(images), core)
+        output = written.read_bytes() if written.is_file() else b""
+        return numbers_of(output, program, len(images), core, pack_activations)

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from nnmpq.export.c99.example import TRACER, channels_last
+from nnmpq.export.c99.forms import forms
+from nnmpq.export.integer.pack import unpack
 from nnmpq.export.integer.program import ExportError, Program
 
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror")
@@ -51,13 +53,16 @@ def build(folder: str | Path, flags: Sequence[str] = ("-O2",), output: str | Pat
     return made
 
 
-def run(executable: str | Path, program: Program, images: np.ndarray) -> dict[str, np.ndarray]:
+def run(
+    executable: str | Path, program: Program, images: np.ndarray, pack_activations: bool = False
+) -> dict[str, np.ndarray]:
     """Run a built network on images.
 
     Args:
         executable: from `build`.
         program: what the network was written from: names, types and shapes of its tensors.
         images: uint8, shape (N, C, H, W).
+        pack_activations: as of `nnmpq.export.c99.source.source`.
 
     Returns:
         What every operation wrote, by tensor, int64, shape (N, C, H, W).
@@ -69,10 +74,12 @@ def run(executable: str | Path, program: Program, images: np.ndarray) -> dict[st
     done = subprocess.run([str(executable)], input=pixels, capture_output=True, timeout=LIMIT)
     if done.returncode:
         raise ExportError(f"{executable} ended with {done.returncode}: {done.stderr.decode(errors='replace')[:2000]}")
-    return numbers_of(done.stdout, program, len(images), str(executable))
+    return numbers_of(done.stdout, program, len(images), str(executable), pack_activations)
 
 
-def numbers_of(output: bytes, program: Program, images: int, where: str) -> dict[str, np.ndarray]:
+def numbers_of(
+    output: bytes, program: Program, images: int, where: str, pack_activations: bool = False
+) -> dict[str, np.ndarray]:
     """Return what a traced network wrote, by tensor, int64, shape (N, C, H, W).
 
     Args:
@@ -80,14 +87,26 @@ def numbers_of(output: bytes, program: Program, images: int, where: str) -> dict
         program: names, types and shapes of the tensors.
         images: how many were run.
         where: name for messages.
+        pack_activations: as of `nnmpq.export.c99.source.source`.
 
     Raises:
         ExportError: it is less or more than it should be.
     """
     written = [program.tensors[operation.output] for operation in program.operations]
-    fields = [(str(i), np.dtype(t.type), (*t.shape[1:], t.shape[0])) for i, t in enumerate(written)]
+    made = forms(program, pack_activations)
+    fields = [(str(i), np.dtype(np.uint8), made[t.name].bytes(t.elements)) for i, t in enumerate(written)]
     record = np.dtype(fields)
     if len(output) != record.itemsize * images:
         raise ExportError(f"{where} wrote {len(output)} bytes, not {record.itemsize * images}")
     found = np.frombuffer(output, record)
-    return {t.name: found[str(i)].transpose(0, 3, 1, 2).astype(np.int64) for i, t in enumerate(written)}
+    numbers = {}
+    for place, tensor in enumerate(written):
+        lines = np.ascontiguousarray(found[str(place)].reshape(images, -1))
+        form = made[tensor.name]
+        if form.bits:
+            flat = np.stack([unpack(line, form.bits, tensor.elements) for line in lines]).astype(np.int64) + form.low
+        else:
+            flat = lines.view(np.dtype(tensor.type)).astype(np.int64)
+        channels, rows, columns = tensor.shape
+        numbers[tensor.name] = flat.reshape(images, rows, columns, channels).transpose(0, 3, 1, 2)
+    return numbers

@@ -1,42 +1,12 @@
-"""The C functions that compute the operations; `$x`, `$w` and `$y` stand for types of input, weight and output."""
+"""The C functions that compute the operations.
+
+`$x`, `$w` and `$y` stand for types of input, weight and output, `$from` and `$to` for the names of their forms,
+`$load` and `$store` for what reads and writes one number of such a form, and `$number` for the type of what is written.
+"""
 
 from __future__ import annotations
 
 from string import Template
-
-TYPES = """
-struct requantiser {
-    const int32_t *multiplier;
-    const int64_t *bias;
-    const uint8_t *shift;
-    const int64_t *edges;         /* NULL: uniform levels */
-    const int32_t *values;
-    const uint16_t *first;        /* NULL: no exceptions */
-    const int32_t *exception;
-    const int8_t *correction;
-    int32_t low;
-    uint32_t top;
-};
-
-struct map {
-    int32_t rows, columns, channels;
-};
-
-struct window {
-    int32_t rows, columns, stride_rows, stride_columns, pad_rows, pad_columns, dilation_rows, dilation_columns;
-};
-
-struct convolution {
-    struct map in, out;
-    struct window window;
-    int32_t group;
-    uint32_t bits;
-    int32_t base, scale;          /* weight = base + scale * index, where numbers is NULL */
-    const int32_t *numbers;
-    const uint8_t *weights;
-    struct requantiser requantiser;
-};
-"""
 
 REQUANTISE = """
 /* Rounding is in the bias; a negative sum is never shifted. */
@@ -129,7 +99,7 @@ static void unpack_$w(const struct convolution *c, uint32_t start, uint32_t coun
 
 CONVOLVE = Template("""
 /* Weights are unpacked one output channel at a time, once for the whole map. */
-static void convolve_${x}_${w}_${y}(const struct convolution *c, const $x *x, $w *weights, $y *y)
+static void convolve_${from}_${w}_${to}(const struct convolution *c, const $x *x, $w *weights, $y *y)
 {
     const struct window *k = &c->window;
     const int32_t inner = c->in.channels / c->group, each = c->out.channels / c->group;
@@ -139,7 +109,7 @@ static void convolve_${x}_${w}_${y}(const struct convolution *c, const $x *x, $w
     int32_t o, row, column;
 
     for (o = 0; o < c->out.channels; ++o) {
-        const $x *group = x + o / each * inner;
+        const int32_t group = o / each * inner;
         unpack_$w(c, (uint32_t)(o * size), (uint32_t)size, weights);
         for (row = 0; row < c->out.rows; ++row) {
             const int32_t top = row * k->stride_rows - k->pad_rows;
@@ -154,16 +124,16 @@ static void convolve_${x}_${w}_${y}(const struct convolution *c, const $x *x, $w
                     const int32_t length = merges ? (end - first) * inner : inner;
                     const int32_t runs = merges ? first + (end > first) : end;
                     for (j = first; j < runs; ++j) {
-                        const $x *a = group + (line + left + j * k->dilation_columns) * c->in.channels;
+                        const int32_t a = group + (line + left + j * k->dilation_columns) * c->in.channels;
                         const $w *b = weights + (i * k->columns + j) * inner;
                         int32_t n;
                         for (n = 0; n < length; ++n) {
-                            sum += ($w)a[n] * b[n];
+                            sum += ($w)$load(x, a + n) * b[n];
                         }
                     }
                 }
-                y[(row * c->out.columns + column) * c->out.channels + o] =
-                    ($y)requantise(&c->requantiser, o, sum);
+                $store(y, (row * c->out.columns + column) * c->out.channels + o,
+                    ($number)requantise(&c->requantiser, o, sum));
             }
         }
     }
@@ -172,14 +142,14 @@ static void convolve_${x}_${w}_${y}(const struct convolution *c, const $x *x, $w
 
 DEPTHWISE = Template("""
 /* One input channel an output channel. */
-static void depthwise_${x}_${w}_${y}(const struct convolution *c, const $x *x, $w *weights, $y *y)
+static void depthwise_${from}_${w}_${to}(const struct convolution *c, const $x *x, $w *weights, $y *y)
 {
     const struct window *k = &c->window;
     const int32_t each = c->out.channels / c->in.channels, size = k->rows * k->columns;
     int32_t o, row, column;
 
     for (o = 0; o < c->out.channels; ++o) {
-        const $x *channel = x + o / each;
+        const int32_t channel = o / each;
         unpack_$w(c, (uint32_t)(o * size), (uint32_t)size, weights);
         for (row = 0; row < c->out.rows; ++row) {
             const int32_t top = row * k->stride_rows - k->pad_rows;
@@ -192,12 +162,12 @@ static void depthwise_${x}_${w}_${y}(const struct convolution *c, const $x *x, $
                 for (i = row_first; i < row_end; ++i) {
                     const int32_t line = (top + i * k->dilation_rows) * c->in.columns + left;
                     for (j = first; j < end; ++j) {
-                        sum += ($w)channel[(line + j * k->dilation_columns) * c->in.channels]
+                        sum += ($w)$load(x, (line + j * k->dilation_columns) * c->in.channels + channel)
                                * weights[i * k->columns + j];
                     }
                 }
-                y[(row * c->out.columns + column) * c->out.channels + o] =
-                    ($y)requantise(&c->requantiser, o, sum);
+                $store(y, (row * c->out.columns + column) * c->out.channels + o,
+                    ($number)requantise(&c->requantiser, o, sum));
             }
         }
     }
@@ -205,10 +175,10 @@ static void depthwise_${x}_${w}_${y}(const struct convolution *c, const $x *x, $
 """)
 
 AVERAGE_POOL = Template("""
-static void average_pool_${x}_${y}(const struct map *in, const struct map *out, const struct window *k,
+static void average_pool_${from}_${to}(const struct map *in, const struct map *out, const struct window *k,
                                    const struct requantiser *r, int per_channel, const $x *x, $y *y)
 {
-    int32_t row, column, channel;
+    int32_t row, column, channel, to = 0;
 
     for (row = 0; row < out->rows; ++row) {
         const int32_t top = row * k->stride_rows - k->pad_rows;
@@ -222,10 +192,11 @@ static void average_pool_${x}_${y}(const struct map *in, const struct map *out, 
                 int32_t i, j, sum = 0;
                 for (i = row_first; i < row_end; ++i) {
                     for (j = first; j < end; ++j) {
-                        sum += x[((top + i) * in->columns + left + j) * in->channels + channel];
+                        sum += $load(x, ((top + i) * in->columns + left + j) * in->channels + channel);
                     }
                 }
-                *y++ = ($y)requantise(r, per_channel ? channel : 0, sum);
+                $store(y, to, ($number)requantise(r, per_channel ? channel : 0, sum));
+                ++to;
             }
         }
     }
@@ -233,9 +204,10 @@ static void average_pool_${x}_${y}(const struct map *in, const struct map *out, 
 """)
 
 MAX_POOL = Template("""
-static void max_pool_$x(const struct map *in, const struct map *out, const struct window *k, const $x *x, $x *y)
+static void max_pool_${from}_$to(const struct map *in, const struct map *out, const struct window *k,
+                                 const $x *x, $y *y)
 {
-    int32_t row, column, channel;
+    int32_t row, column, channel, to = 0;
 
     for (row = 0; row < out->rows; ++row) {
         const int32_t top = row * k->stride_rows - k->pad_rows;
@@ -247,16 +219,17 @@ static void max_pool_$x(const struct map *in, const struct map *out, const struc
             inside(left, in->columns, k->columns, 1, &first, &end);
             for (channel = 0; channel < out->channels; ++channel) {
                 int32_t i, j;
-                $x most = x[((top + row_first) * in->columns + left + first) * in->channels + channel];
+                int32_t most = $load(x, ((top + row_first) * in->columns + left + first) * in->channels + channel);
                 for (i = row_first; i < row_end; ++i) {
                     for (j = first; j < end; ++j) {
-                        const $x here = x[((top + i) * in->columns + left + j) * in->channels + channel];
+                        const int32_t here = $load(x, ((top + i) * in->columns + left + j) * in->channels + channel);
                         if (here > most) {
                             most = here;
                         }
                     }
                 }
-                *y++ = most;
+                $store(y, to, ($number)most);
+                ++to;
             }
         }
     }
@@ -264,17 +237,18 @@ static void max_pool_$x(const struct map *in, const struct map *out, const struc
 """)
 
 SELECT = Template("""
-static void select_$x(const struct map *in, const struct map *out, int32_t stride_rows, int32_t stride_columns,
-                      int32_t before, const $x *x, $x *y)
+static void select_${from}_$to(const struct map *in, const struct map *out, int32_t stride_rows, int32_t stride_columns,
+                      int32_t before, const $x *x, $y *y)
 {
-    int32_t row, column, channel;
+    int32_t row, column, channel, to = 0;
 
     for (row = 0; row < out->rows; ++row) {
         for (column = 0; column < out->columns; ++column) {
-            const $x *from = x + (row * stride_rows * in->columns + column * stride_columns) * in->channels;
+            const int32_t from = (row * stride_rows * in->columns + column * stride_columns) * in->channels;
             for (channel = 0; channel < out->channels; ++channel) {
                 const int32_t source = channel - before;
-                *y++ = source >= 0 && source < in->channels ? from[source] : 0;
+                $store(y, to, ($number)(source >= 0 && source < in->channels ? $load(x, from + source) : 0));
+                ++to;
             }
         }
     }
@@ -283,14 +257,14 @@ static void select_$x(const struct map *in, const struct map *out, int32_t strid
 
 PLACE = Template("""
 /* Write `count` channels of every pixel, from channel `to` of `channels` on. */
-static void place_${x}_${y}(int32_t pixels, int32_t count, int32_t channels, int32_t to, int32_t multiplier,
+static void place_${from}_${to}(int32_t pixels, int32_t count, int32_t channels, int32_t to, int32_t multiplier,
                             const $x *x, $y *y)
 {
     int32_t pixel, channel;
 
     for (pixel = 0; pixel < pixels; ++pixel) {
         for (channel = 0; channel < count; ++channel) {
-            y[pixel * channels + to + channel] = ($y)(multiplier * *x++);
+            $store(y, pixel * channels + to + channel, ($number)(multiplier * $load(x, pixel * count + channel)));
         }
     }
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from string import Template
 from typing import Callable
 
 import attrs
 import numpy as np
 
 from nnmpq.export.c99 import kernels, tables
-from nnmpq.export.c99.text import HEAD, HEADER, TAIL
+from nnmpq.export.c99.forms import Form, forms, sizes
+from nnmpq.export.c99.text import HEAD, HEADER, TAIL, TYPES
 from nnmpq.export.integer import program as ir
 from nnmpq.export.integer.plan import Plan, plan
 from nnmpq.export.integer.program import Operation, Program, Requantiser, Tensor
@@ -38,6 +40,7 @@ class _Writer:
     """What has been written so far; lives for one call of `source`."""
 
     program: Program
+    forms: dict[str, Form]
     plan: Plan
     functions: dict[str, str] = attrs.field(factory=dict)
     data: list[str] = attrs.field(factory=list)
@@ -55,8 +58,29 @@ class _Writer:
             return "logits"
         if name == self.program.input.name:
             return "pixels"
-        type_ = self.tensor(name).type
+        type_ = self.forms[name].type
         return f"memory.as_{type_} + {self.plan.offsets[name] // np.dtype(type_).itemsize}"
+
+    def form(self, name: str) -> Form:
+        """Form of a tensor, with its functions written."""
+        form = self.forms[name]
+        self.need(form.load, form.code)
+        return form
+
+    def kernel(self, template: Template, name: str, read: str, written: str, **types: str) -> str:
+        """Have a kernel written for the forms of two tensors; return the name of its function."""
+        source, target = self.form(read), self.form(written)
+        self.need(
+            name,
+            template.substitute(
+                {"x": _c(source.type), "y": _c(target.type), "from": source.name, "to": target.name},
+                load=source.load,
+                store=target.store,
+                number=_c(target.number),
+                **types,
+            ),
+        )
+        return name
 
     def need(self, name: str, text: str) -> None:
         """Have a function written, once."""
@@ -96,11 +120,11 @@ def _convolve(w: _Writer, operation: ir.Convolve, place: int) -> None:
     _, rows, columns, inner = operation.weights.shape
     depthwise = inner == 1 and operation.group > 1
     kernel = "depthwise" if depthwise else "convolve"
-    name = f"{kernel}_{_c(read.type)}_{_c(weight)}_{_c(written.type)}"
+    name = f"{kernel}_{w.forms[read.name].name}_{_c(weight)}_{w.forms[written.name].name}"
     w.need("inside", kernels.INSIDE)
     w.need(f"unpack_{weight}", kernels.UNPACK.substitute(w=_c(weight)))
     template = kernels.DEPTHWISE if depthwise else kernels.CONVOLVE
-    w.need(name, template.substitute(x=_c(read.type), w=_c(weight), y=_c(written.type)))
+    w.kernel(template, name, read.name, written.name, w=_c(weight))
     packed = tables.packed_weights(operation)
     w.weight_bytes += len(packed)
     prefix = f"layer{place}"
@@ -132,23 +156,18 @@ def _loop(w: _Writer, operation: ir.Pixels | ir.Sum, multipliers: tuple[int, ...
     initializer = w.requantiser(made, prefix)
     w.data.append(f"static const struct requantiser {prefix} = {initializer};\n")
     terms = [
-        f"{m} * (int32_t)({w.pointer(name)})[i]" if m != 1 else f"(int32_t)({w.pointer(name)})[i]"
+        f"{m} * (int32_t){w.form(name).load}({w.pointer(name)}, i)"
+        if m != 1
+        else f"(int32_t){w.form(name).load}({w.pointer(name)}, i)"
         for m, name in zip(multipliers, operation.inputs)
     ]
+    target = w.form(written.name)
     channel = f"i % {written.shape[0]}" if len(made.bias) > 1 else "0"
     w.calls.append(
         f"for (i = 0; i < {written.elements}; ++i) {{\n"
-        f"        ({w.pointer(written.name)})[i] = ({_c(written.type)})requantise(&{prefix}, {channel},\n"
-        f"            {' + '.join(terms)});\n    }}"
+        f"        {target.store}({w.pointer(written.name)}, i, ({_c(target.number)})requantise(&{prefix}, {channel},\n"
+        f"            {' + '.join(terms)}));\n    }}"
     )
-
-
-def _pixels(w: _Writer, operation: ir.Pixels, place: int) -> None:
-    _loop(w, operation, (1,), place)
-
-
-def _sum(w: _Writer, operation: ir.Sum, place: int) -> None:
-    _loop(w, operation, operation.multipliers, place)
 
 
 def _pool(w: _Writer, operation: ir.AveragePool | ir.MaxPool, prefix: str) -> tuple[Tensor, Tensor, str]:
@@ -167,8 +186,8 @@ def _average_pool(w: _Writer, operation: ir.AveragePool, place: int) -> None:
     read, written, geometry = _pool(w, operation, prefix)
     initializer = w.requantiser(operation.requantiser, prefix)
     w.data.append(f"static const struct requantiser {prefix} = {initializer};\n")
-    name = f"average_pool_{_c(read.type)}_{_c(written.type)}"
-    w.need(name, kernels.AVERAGE_POOL.substitute(x=_c(read.type), y=_c(written.type)))
+    name = f"average_pool_{w.forms[read.name].name}_{w.forms[written.name].name}"
+    w.kernel(kernels.AVERAGE_POOL, name, read.name, written.name)
     per_channel = int(len(operation.requantiser.bias) > 1)
     pointers = f"{w.pointer(read.name)}, {w.pointer(written.name)}"
     w.calls.append(f"{name}({geometry}, &{prefix}, {per_channel},\n        {pointers});")
@@ -176,16 +195,16 @@ def _average_pool(w: _Writer, operation: ir.AveragePool, place: int) -> None:
 
 def _max_pool(w: _Writer, operation: ir.MaxPool, place: int) -> None:
     read, written, geometry = _pool(w, operation, f"step{place}")
-    name = f"max_pool_{_c(read.type)}"
-    w.need(name, kernels.MAX_POOL.substitute(x=_c(read.type)))
+    name = f"max_pool_{w.forms[read.name].name}_{w.forms[written.name].name}"
+    w.kernel(kernels.MAX_POOL, name, read.name, written.name)
     w.calls.append(f"{name}({geometry}, {w.pointer(read.name)}, {w.pointer(written.name)});")
 
 
 def _select(w: _Writer, operation: ir.Select, place: int) -> None:
     read, written = w.tensor(operation.inputs[0]), w.tensor(operation.output)
-    prefix, name = f"step{place}", f"select_{_c(read.type)}"
+    prefix, name = f"step{place}", f"select_{w.forms[read.name].name}_{w.forms[written.name].name}"
     w.data.append(f"static const struct map {prefix}_in = {_map(read)}, {prefix}_out = {_map(written)};\n")
-    w.need(name, kernels.SELECT.substitute(x=_c(read.type)))
+    w.kernel(kernels.SELECT, name, read.name, written.name)
     numbers = f"{operation.stride[0]}, {operation.stride[1]}, {operation.before}"
     pointers = f"{w.pointer(read.name)}, {w.pointer(written.name)}"
     w.calls.append(f"{name}(&{prefix}_in, &{prefix}_out, {numbers},\n        {pointers});")
@@ -196,17 +215,17 @@ def _concatenate(w: _Writer, operation: ir.Concatenate, place: int) -> None:
     channels, rows, columns = written.shape
     for name, multiplier in zip(operation.inputs, operation.multipliers):
         read = w.tensor(name)
-        function = f"place_{_c(read.type)}_{_c(written.type)}"
-        w.need(function, kernels.PLACE.substitute(x=_c(read.type), y=_c(written.type)))
+        function = f"place_{w.forms[name].name}_{w.forms[written.name].name}"
+        w.kernel(kernels.PLACE, function, name, written.name)
         numbers = f"{rows * columns}, {read.shape[0]}, {channels}, {to}, {multiplier}"
         w.calls.append(f"{function}({numbers}, {w.pointer(name)}, {w.pointer(written.name)});")
         to += read.shape[0]
 
 
 WRITERS: dict[type, Callable] = {
-    ir.Pixels: _pixels,
+    ir.Pixels: lambda w, operation, place: _loop(w, operation, (1,), place),
     ir.Convolve: _convolve,
-    ir.Sum: _sum,
+    ir.Sum: lambda w, operation, place: _loop(w, operation, operation.multipliers, place),
     ir.AveragePool: _average_pool,
     ir.MaxPool: _max_pool,
     ir.Select: _select,
@@ -214,7 +233,7 @@ WRITERS: dict[type, Callable] = {
 }
 
 
-def source(program: Program) -> Source:
+def source(program: Program, pack_activations: bool = False) -> Source:
     """Return a program as C99.
 
     Weights are packed constants, unpacked one output channel at a time; tensors share one static block as `plan` says.
@@ -222,8 +241,10 @@ def source(program: Program) -> Source:
 
     Args:
         program: the integer program.
+        pack_activations: whether maps of at most 4 bits are packed in memory: less of it, more time.
     """
-    w = _Writer(program, plan(program))
+    made = forms(program, pack_activations)
+    w = _Writer(program, made, plan(program, sizes(program, made)))
     for place, operation in enumerate(program.operations):
         WRITERS[type(operation)](w, operation, place)
         w.calls.append(_trace(w, operation))
@@ -232,7 +253,7 @@ def source(program: Program) -> Source:
 
 def _trace(w: _Writer, operation: Operation) -> str:
     tensor = w.tensor(operation.output)
-    return f"TRACE({w.pointer(tensor.name)}, {tensor.bytes});"
+    return f"TRACE({w.pointer(tensor.name)}, {w.forms[tensor.name].bytes(tensor.elements)});"
 
 
 def _scratch_bytes(w: _Writer) -> int:
@@ -263,8 +284,8 @@ def _code(w: _Writer) -> str:
     text = HEAD.format(name=tables.comment(w.program.name)) + '#include "network.h"\n'
     text += "\n#ifdef NETWORK_TRACE\n#define TRACE(numbers, bytes) network_trace(numbers, bytes)\n#else\n"
     text += "#define TRACE(numbers, bytes)\n#endif\n"
-    text += kernels.TYPES + kernels.REQUANTISE + "".join(w.functions.values()) + "\n" + "".join(w.data) + "\n"
-    kinds = {w.tensor(name).type for name in w.plan.offsets} | {"int32"}
+    text += TYPES + kernels.REQUANTISE + "".join(w.functions.values()) + "\n" + "".join(w.data) + "\n"
+    kinds = {w.forms[name].type for name in w.plan.offsets} | {"int32"}
     text += _union("memory", {kind: -(-w.plan.bytes // np.dtype(kind).itemsize) for kind in kinds})
     if w.scratch:
         text += _union("unpacked", w.scratch)

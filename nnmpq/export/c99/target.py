@@ -8,8 +8,9 @@ from pathlib import Path
 import attrs
 import numpy as np
 
-from nnmpq.export.c99 import arm, host
+from nnmpq.export.c99 import arm, host, speed
 from nnmpq.export.c99.example import MAIN, MAKEFILE, vectors
+from nnmpq.export.c99.forms import forms, sizes
 from nnmpq.export.c99.source import source
 from nnmpq.export.integer import target as integer
 from nnmpq.export.integer.program import ExportError
@@ -21,22 +22,24 @@ from nnmpq.files import atomic_write
 VECTORS = 4
 
 
-def write(trained: Trained, folder: Path) -> list[Path]:
-    """Write network.c, network.h, an example main, test vectors, a Makefile and a sheet of sizes.
+def write(trained: Trained, folder: Path, pack_activations: bool = False) -> list[Path]:
+    """Write network.c, network.h, an example main, test vectors, a Makefile and a sheet of sizes and times.
 
     Args:
         trained: what to export.
         folder: where to.
+        pack_activations: whether maps of at most 4 bits are packed in memory.
     """
     program = trained.program()
-    made = source(program)
+    made = source(program, pack_activations)
     texts = {
         "network.h": made.header,
         "network.c": made.code,
         "vectors.h": vectors(program, trained.images[:VECTORS]),
         "main.c": MAIN,
         "Makefile": MAKEFILE,
-        integer.SHEET: sheet(program),
+        integer.SHEET: sheet(program, sizes(program, forms(program, pack_activations)))
+        + speed.sheet(program, pack_activations),
     }
     for name, text in texts.items():
         atomic_write(folder / name, text)
@@ -55,12 +58,14 @@ def verify(trained: Trained, folder: Path, core: str | None = None) -> Verificat
         ExportError: there is no C compiler, it complains, or network.c is not what would be written now.
     """
     program = trained.program()
-    made = source(program)
-    if (folder / "network.c").read_text() != made.code:
+    text = (folder / "network.c").read_text()
+    packed = next((pack for pack in (False, True) if source(program, pack).code == text), None)
+    if packed is None:
         raise ExportError(f"{folder / 'network.c'}: it was written from another model; export again")
+    made = source(program, packed)
     notes = [
         f"flash: {made.weight_bytes:,} bytes of weights, {made.table_bytes:,} of tables, and the code",
-        f"memory: {made.ram_bytes:,} bytes, static",
+        f"memory: {made.ram_bytes:,} bytes, static" + (", maps of at most 4 bits packed" if packed else ""),
     ]
     with tempfile.TemporaryDirectory() as temporary:
         output = Path(temporary) / "tracer"
@@ -72,8 +77,8 @@ def verify(trained: Trained, folder: Path, core: str | None = None) -> Verificat
 
         def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
             if core is None:
-                return host.run(executable, program, pixels)
-            return arm.run(executable, core, program, pixels)
+                return host.run(executable, program, pixels, packed)
+            return arm.run(executable, core, program, pixels, packed)
 
         found = integer.compare("c99", trained, program, run, [folder / "network.c"], *notes)
     return attrs.evolve(found, weight_bytes=made.weight_bytes)

@@ -37,6 +37,39 @@ void network_trace(const void *numbers, size_t bytes);
 #endif
 """
 )
+TYPES = """
+struct requantiser {
+    const int32_t *multiplier;
+    const int64_t *bias;
+    const uint8_t *shift;
+    const int64_t *edges;         /* NULL: uniform levels */
+    const int32_t *values;
+    const uint16_t *first;        /* NULL: no exceptions */
+    const int32_t *exception;
+    const int8_t *correction;
+    int32_t low;
+    uint32_t top;
+};
+
+struct map {
+    int32_t rows, columns, channels;
+};
+
+struct window {
+    int32_t rows, columns, stride_rows, stride_columns, pad_rows, pad_columns, dilation_rows, dilation_columns;
+};
+
+struct convolution {
+    struct map in, out;
+    struct window window;
+    int32_t group;
+    uint32_t bits;
+    int32_t base, scale;          /* weight = base + scale * index, where numbers is NULL */
+    const int32_t *numbers;
+    const uint8_t *weights;
+    struct requantiser requantiser;
+};
+"""
 TAIL = """
 int network_class(const int32_t *logits)
 {{

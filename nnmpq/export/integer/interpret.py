@@ -30,16 +30,33 @@ def load(path: Any) -> dict[str, Any]:
     Raises:
         ValueError: it is not one, or of another format.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        if "manifest" not in archive:
-            raise ValueError(f"{path}: no integer program: it has no manifest")
-        manifest = json.loads(archive["manifest"].tobytes().decode())
-        if manifest.get("format") != FORMAT:
-            raise ValueError(f"{path}: format {manifest.get('format')}; this reader knows {FORMAT}")
-        for place, operation in enumerate(manifest["operations"]):
-            names = [name for name in archive.files if name.split("/")[0] == str(place)]
-            operation["arrays"] = {name.split("/", 1)[1]: archive[name] for name in names}
+    with open(path, "rb") as stream:
+        try:
+            with np.load(stream, allow_pickle=False) as archive:
+                if "manifest" not in archive:
+                    raise ValueError("it has no manifest")
+                manifest = json.loads(archive["manifest"].tobytes().decode())
+                if manifest.get("format") != FORMAT:
+                    raise ValueError(f"format {manifest.get('format')}; this reader knows {FORMAT}")
+                for place, operation in enumerate(manifest["operations"]):
+                    names = [name for name in archive.files if name.split("/")[0] == str(place)]
+                    operation["arrays"] = {name.split("/", 1)[1]: archive[name] for name in names}
+                _check(manifest)
+        except Exception as error:  # damage has many kinds: those of zipfile, zlib, json and numpy
+            raise ValueError(f"{path}: no integer program: {error!r}") from error
     return manifest
+
+
+def _check(manifest: dict[str, Any]) -> None:
+    """Every operation reads what was written before it, and the output is written."""
+    names = [tensor["name"] for tensor in manifest["tensors"]]
+    written = set(names[:1])
+    for operation in manifest["operations"]:
+        if not set(operation["inputs"]) <= written or operation["output"] not in names:
+            raise ValueError(f"operation {operation['kind']} reads or writes a tensor that is not there")
+        written.add(operation["output"])
+    if manifest["output"] not in written:
+        raise ValueError(f"nothing writes the output {manifest['output']}")
 
 
 def unpacked(arrays: dict[str, np.ndarray], operation: dict[str, Any]) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
-from nnmpq.export.integer.program import Program, Tensor
+from nnmpq.export.integer.program import Program
 
 ALIGNMENT = 4
 
@@ -41,11 +43,12 @@ def lives(program: Program) -> dict[str, Life]:
     return found
 
 
-def plan(program: Program) -> Plan:
+def plan(program: Program, sizes: Mapping[str, int] | None = None) -> Plan:
     """Place the largest tensors first, each at the lowest offset that no tensor of its time covers.
 
     Args:
         program: pixels and logits are the caller's memory, everything else is placed.
+        sizes: bytes of each tensor where they are not those of its type.
 
     Returns:
         Offsets, multiples of 4, and the bytes of the block; never less than the busiest operation needs.
@@ -53,10 +56,10 @@ def plan(program: Program) -> Plan:
     Source:
         Greedy by size: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020, section 5.
     """
-    life = lives(program)
+    life, taken = lives(program), _rounded(program, sizes)
     placed: dict[str, tuple[int, int]] = {}
-    for name in sorted(life, key=lambda n: (-program.tensors[n].bytes, life[n].first)):
-        size = _rounded(program.tensors[name])
+    for name in sorted(life, key=lambda n: (-taken[n], life[n].first)):
+        size = taken[name]
         busy = sorted(placed[other] for other in placed if life[other].meets(life[name]))
         offset = 0
         for start, end in busy:
@@ -69,20 +72,22 @@ def plan(program: Program) -> Plan:
     )
 
 
-def _rounded(tensor: Tensor) -> int:
-    return (tensor.bytes + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+def _rounded(program: Program, sizes: Mapping[str, int] | None) -> dict[str, int]:
+    found = sizes or {name: tensor.bytes for name, tensor in program.tensors.items()}
+    return {name: (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT for name, size in found.items()}
 
 
-def busiest(program: Program) -> int:
+def busiest(program: Program, sizes: Mapping[str, int] | None = None) -> int:
     """Return the bytes of tensors that hold numbers at the busiest operation: no plan needs less.
 
     Args:
         program: as of `plan`.
+        sizes: as of `plan`.
     """
-    life = lives(program)
+    life, taken = lives(program), _rounded(program, sizes)
     return max(
         (
-            sum(_rounded(program.tensors[name]) for name, span in life.items() if span.first <= place <= span.last)
+            sum(taken[name] for name, span in life.items() if span.first <= place <= span.last)
             for place in range(len(program.operations))
         ),
         default=0,

@@ -124,6 +124,7 @@ def fit(
     sign = np.where(slope < 0, -1, 1)
     least, largest = np.where(sign < 0, -high, low), np.where(sign < 0, -low, high)
     found = thresholds(lambda p: level_of(p * sign), grid.levels, least, largest)
+    grid, found = _reachable(grid, found, least, largest)
     boundaries = grid.boundaries()
     if boundaries is None:
         spare = int(LARGEST).bit_length() - 1 - int(grid.levels).bit_length()
@@ -163,6 +164,21 @@ def as_it_is(low: int, high: int, channels: int = 1) -> Requantiser:
     """
     ones = np.ones(channels, np.int32)
     return Requantiser(ones, np.int64(-low) * ones, np.zeros(channels, np.uint8), high - low + 1, low)
+
+
+def _reachable(grid: Grid, found: np.ndarray, least: np.ndarray, largest: np.ndarray) -> tuple[Grid, np.ndarray]:
+    """Leave out the levels below and above what any sum reaches.
+
+    A clip such as ReLU6 can end below the grid. A line does not bend there; the ends of the levels hold it.
+    """
+    first, end = int(np.sum(np.all(found <= least, 1))), int(np.sum(np.any(found <= largest, 1)))
+    if end <= first:
+        # One level for all sums: it and a neighbour that none reaches.
+        first = min(first, len(found) - 1)
+        end = first + 1
+    if grid.values is not None:
+        return Grid(end - first + 1, grid.low, grid.values[first : end + 1]), found[first:end]
+    return Grid(end - first + 1, grid.low + first), found[first:end]
 
 
 def _shift(slope: np.ndarray, spare: int) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from nnmpq.export.integer import interpret
 from nnmpq.export.integer.pack import pack
 from nnmpq.export.integer.program import Convolve, MaxPool, Operation, Program, Requantiser, Select, kind_of
+from nnmpq.export.integer.requantise import Levels
 from nnmpq.files import atomic_write
 
 
@@ -26,6 +27,25 @@ def requantiser_entry(made: Requantiser) -> tuple[dict[str, Any], dict[str, np.n
         for name in ("exception_channel", "exception_sum", "exception_correction"):
             arrays[name] = getattr(made, name)
     return numbers, arrays
+
+
+def levels_of(made: Requantiser) -> Levels:
+    """Return a requantiser as a function: sums, int64 (K, C), to levels, from 0 on.
+
+    Example:
+        >>> halves = Requantiser(np.array([2], np.int32), np.array([3]), np.array([2], np.uint8), 8, -4)
+        >>> levels_of(halves)(np.array([[0], [1], [5]])).ravel().tolist()  # (2 s + 3) >> 2
+        [0, 1, 3]
+    """
+    numbers, arrays = requantiser_entry(made)
+    if made.values is not None:
+        arrays = {**arrays, "values": np.arange(made.levels)}
+
+    def level_of(sums: np.ndarray) -> np.ndarray:
+        found = interpret.requantise(sums[:, :, None, None], arrays, {**numbers, "low": 0})[:, :, 0, 0]
+        return np.asarray(found)
+
+    return level_of
 
 
 def _entry(operation: Operation, program: Program) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from nnmpq.export.integer import interpret
 from nnmpq.export.integer.pack import packed_bytes
-from nnmpq.export.integer.program import Convolve, Program
+from nnmpq.export.integer.program import Convolve, ExportError, Program
 from nnmpq.export.integer.saved import save
 from nnmpq.export.integer.sheet import sheet
 from nnmpq.export.trained import Trained
@@ -21,6 +22,8 @@ from nnmpq.files import atomic_write
 PROGRAM = "program.npz"
 READER = "interpret.py"
 SHEET = "sizes.txt"
+# Numbers of all tensors that are held at once, of each of several kinds: large images go through a few at a time.
+LARGEST_ELEMENTS = 2**24
 Run = Callable[[np.ndarray], "dict[str, np.ndarray]"]
 
 
@@ -58,7 +61,7 @@ def compare(target: str, trained: Trained, program: Program, run: Run, files: li
     output = program.tensors[program.output]
     images = compared = different = same = 0
     apart = 0.0
-    for pixels, levels, trained_logits in trained.batches():
+    for pixels, levels, trained_logits in _parts(trained, sum(t.elements for t in program.tensors.values())):
         values = run(pixels)
         found = {t.name: (values[t.name] * t.step).astype(np.float32) for t in program.sites}
         counts = differing(found, {name: levels[name] for name in found})
@@ -81,8 +84,20 @@ def compare(target: str, trained: Trained, program: Program, run: Run, files: li
     )
 
 
+def _parts(trained: Trained, elements: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]]:
+    """Give what `Trained.batches` gives, as many images at a time as `LARGEST_ELEMENTS` allows."""
+    count = max(LARGEST_ELEMENTS // elements, 1)
+    for pixels, levels, logits in trained.batches():
+        for first in range(0, len(pixels), count):
+            part = slice(first, first + count)
+            yield pixels[part], {name: numbers[part] for name, numbers in levels.items()}, logits[part]
+
+
 def verify(trained: Trained, folder: Path) -> Verification:
     """Run the written program on real images beside the trained network; arguments as of `write`."""
-    saved = interpret.load(folder / PROGRAM)
+    try:
+        saved = interpret.load(folder / PROGRAM)
+    except ValueError as error:
+        raise ExportError(str(error)) from error
     run = functools.partial(interpret.run, saved)
     return compare("integer", trained, trained.program(), run, [folder / PROGRAM])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
-from nnmpq.export.integer import interpret
 from nnmpq.export.integer.program import ExportError, Requantiser
-from nnmpq.export.integer.requantise import Levels, thresholds
-from nnmpq.export.integer.saved import requantiser_entry
+from nnmpq.export.integer.requantise import thresholds
+from nnmpq.export.integer.saved import levels_of
 
 # Runtimes multiply and add in two roundings or in one; the line keeps this far from every boundary, relative.
 DOUBT = 2.0**-21
@@ -55,20 +54,6 @@ class Stairs:
     first: int
 
 
-def _levels_of(made: Requantiser) -> Levels:
-    numbers, arrays = requantiser_entry(made)
-    ordered = made.values if made.values is None else np.arange(made.levels)
-    if ordered is not None:
-        arrays = {**arrays, "values": ordered}
-
-    def level_of(sums: np.ndarray) -> np.ndarray:
-        """Level, from 0 on, of sums (K, C)."""
-        found = interpret.requantise(sums[:, :, None, None], arrays, {**numbers, "low": 0})[:, :, 0, 0]
-        return np.asarray(found)
-
-    return level_of
-
-
 def _steps(made: Requantiser, low: np.ndarray, high: np.ndarray, where: str) -> tuple[np.ndarray, ...]:
     """Sign of each channel, ends of sign * sum, and the thresholds of sign * sum."""
     if max(-int(low.min()), int(high.max())) > LARGEST_SUM:
@@ -78,7 +63,7 @@ def _steps(made: Requantiser, low: np.ndarray, high: np.ndarray, where: str) -> 
         )
     sign = np.where(made.multiplier < 0, -1, 1).astype(np.int64)
     least, largest = np.where(sign < 0, -high, low), np.where(sign < 0, -low, high)
-    level_of = _levels_of(made)
+    level_of = levels_of(made)
     return sign, least, largest, thresholds(lambda p: level_of(p * sign), made.levels, least, largest)
 
 
@@ -136,7 +121,7 @@ def _table(made: Requantiser, listed: list[list[int]]) -> tuple[np.ndarray, np.n
     width = max(len(row) for row in listed)
     sums = np.full((len(listed), width), np.nan, np.float32)
     numbers = np.zeros((len(listed), width), np.float32)
-    level_of = _levels_of(made)
+    level_of = levels_of(made)
     for place in range(width):
         column = np.array([row[place] if place < len(row) else 0 for row in listed], np.int64)
         numbers[:, place] = level_of(column[None])[0] + made.low

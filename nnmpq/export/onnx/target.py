@@ -19,6 +19,9 @@ from nnmpq.files import atomic_write
 
 NAME = "model.onnx"
 POLICY = "nnmpq.policy"
+# Elements of all tensors that are run at once: sums are compared with every listed exception, which takes many times
+# their memory.
+LARGEST_ELEMENTS = 2**21
 LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
 
 
@@ -50,6 +53,8 @@ def _session(model: bytes, level: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.log_severity_level = 3
+    # Eight sessions that each kept what they once needed would not fit in memory.
+    options.enable_cpu_mem_arena = False
     # Threads that wait for each other cost more than they bring at these sizes.
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -89,6 +94,11 @@ class Runtime:
 
     def run(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Return the numbers of every site and of the logits; see `nnmpq.export.integer.target.compare`."""
+        count = max(LARGEST_ELEMENTS // sum(t.elements for t in self.program.tensors.values()), 1)
+        parts = [self._run(pixels[first : first + count]) for first in range(0, len(pixels), count)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         feed = {self.program.input.name: pixels}
         found = [session.run(None, feed) for session in self._traced]
         logits = [session.run(None, feed)[0] for session in self._plain]

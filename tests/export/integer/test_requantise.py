@@ -66,8 +66,56 @@ def test_every_sum_is_rounded_as_fractions_are(
         "here",
     )
     sums = np.arange(-reach, reach + 1)[:, None]
-    np.testing.assert_array_equal(applied(made, sums), exact_levels(slope, shift, low, levels, sums))
+    # Levels below what any sum reaches are left out.
+    found = applied(made, sums) + made.low - low
+    np.testing.assert_array_equal(found, exact_levels(slope, shift, low, levels, sums))
     assert len(made.exception_sum) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    numerator=st.integers(1, 2**10),
+    negative=st.booleans(),
+    exponent=st.integers(0, 12),
+    ends=st.tuples(st.integers(-9, 9), st.integers(-9, 9)).map(sorted),
+    reach=st.integers(30, 2000),
+    offsets=st.lists(st.integers(-20, 20), min_size=1, max_size=3),
+)
+def test_a_clip_inside_the_grid_is_kept(
+    numerator: int, negative: bool, exponent: int, ends: list[int], reach: int, offsets: list[int]
+) -> None:
+    """As ReLU6 before a grid that goes on above 6: no channel reaches the outer levels, and no line may either."""
+    slope = Fraction(-numerator if negative else numerator, 2**exponent)
+
+    def level_of(sums: np.ndarray) -> np.ndarray:
+        columns = []
+        for c, offset in enumerate(offsets):
+            exact = exact_levels(slope, Fraction(offset), -9, 19, sums[:, c])
+            columns.append(np.clip(exact, ends[0] + 9, ends[1] + 9))
+        return np.stack(columns, 1)
+
+    count = len(offsets)
+    low = np.full(count, -reach)
+    made = fit(level_of, Grid(19, -9), np.full(count, float(slope)), low, -low, "clip")
+    sums = np.arange(-reach, reach + 1)[:, None] + np.zeros((1, count), int)
+    np.testing.assert_array_equal(applied(made, sums) + made.low, level_of(sums) - 9)
+    assert len(made.exception_sum) == 0
+
+
+def test_clipped_levels_of_powers_of_two_keep_their_values() -> None:
+    values = np.array([0, 1, 2, 4, 8, 16], np.int32)
+
+    def level_of(sums: np.ndarray) -> np.ndarray:
+        x = np.clip(sums * 0.01, 0, 5)
+        power = 2.0 ** np.floor(np.log2(np.maximum(x, 1e-9)) + 0.5)
+        return np.searchsorted(values, np.where(power < 1, 0, power))
+
+    made = fit(level_of, Grid(6, 0, values), np.array([0.01]), np.array([-900]), np.array([3000]), "powers")
+    sums = np.arange(-900, 3001)[:, None]
+    found = np.asarray(made.values)[applied(made, sums)]
+    np.testing.assert_array_equal(found, values[level_of(sums)])
+    # 5 lies between 4 and 8, under their middle.
+    assert found.max() == 4
 
 
 def test_a_line_that_float32_bends_is_followed_by_exceptions() -> None:

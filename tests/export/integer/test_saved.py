@@ -81,6 +81,62 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
         save(trained().program(), tmp_path / "p.bin")
 
 
+def _tiny(folder: Path, **changes: object) -> Path:
+    """Two numbers doubled: a program by hand."""
+    tensors = [
+        {"name": name, "shape": [1, 1, 2], "low": 0, "high": 510, "step": 1.0, "bits": 8, "site": False}
+        for name in ("pixels", "twice")
+    ]
+    operation = {"kind": "sum", "inputs": ["pixels"], "output": "twice", "multipliers": [2], "levels": 511, "low": 0}
+    whole = {"format": 1, "name": "t", "tensors": tensors, "operations": [operation], "output": "twice", **changes}
+    path = folder / "tiny.npz"
+    arrays = {"0/multiplier": np.ones(1, np.int32), "0/bias": np.zeros(1, np.int64), "0/shift": np.zeros(1, np.uint8)}
+    np.savez_compressed(path, manifest=np.frombuffer(json.dumps(whole).encode(), np.uint8), **arrays)
+    return path
+
+
+def test_a_program_by_hand(tmp_path: Path) -> None:
+    images = np.array([3, 250], np.uint8).reshape(1, 1, 1, 2)
+    found = interpret.run(interpret.load(_tiny(tmp_path)), images)
+    assert found["twice"].ravel().tolist() == [6, 500]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"operations": [{"kind": "sum", "inputs": ["x"], "output": "twice"}]}, "a tensor that is not there"),
+        ({"operations": [{"kind": "sum", "inputs": ["twice"], "output": "twice"}]}, "a tensor that is not there"),
+        ({"operations": [{"kind": "sum", "inputs": ["pixels"], "output": "y"}]}, "a tensor that is not there"),
+        ({"operations": []}, "nothing writes the output twice"),
+        ({"output": "elsewhere"}, "nothing writes the output elsewhere"),
+        ({"tensors": []}, "no integer program"),
+        ({"tensors": 3}, "no integer program"),
+        ({"operations": "sum"}, "no integer program"),
+    ],
+)
+def test_a_manifest_that_does_not_hold_together_is_refused(changes: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        interpret.load(_tiny(tmp_path, **changes))
+
+
+def test_no_byte_of_a_file_can_do_harm(tmp_path: Path) -> None:
+    """Whatever byte is changed, the file is read as it was or refused with its name."""
+    whole = _tiny(tmp_path).read_bytes()
+    path, refused = tmp_path / "hostile.npz", 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x5A]) + whole[place + 1 :])
+        try:
+            assert interpret.load(path)["output"] == "twice"
+        except ValueError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > len(whole) // 4
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"hostile\.npz"):
+            interpret.load(path)
+
+
 def test_numbers_outside_their_ends_are_noticed() -> None:
     network = trained()
     saved = as_saved(network.program())
