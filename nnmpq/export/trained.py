@@ -19,8 +19,10 @@ from nnmpq.policy import Policy, PolicyError
 
 if TYPE_CHECKING:
     from nnmpq.data import DataSet
+    from nnmpq.data.dataset import Part
 
 BATCH = 64
+CALIBRATION_IMAGES = 256
 
 
 @attrs.frozen(eq=False)
@@ -33,6 +35,7 @@ class Trained:
         policy: its bits.
         prepare: pixels uint8 (N, C, H, W) to what the graph takes, float32.
         images: real images to compare on, uint8 (N, C, H, W).
+        calibration: others, that a format's own ranges are chosen on; those to compare on where there are none.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Trained:
     policy: Policy
     prepare: Callable[[np.ndarray], np.ndarray]
     images: np.ndarray
+    calibration: np.ndarray = attrs.field(default=attrs.Factory(lambda self: self.images, takes_self=True))
 
     def program(self) -> Program:
         """Return the network as an integer program."""
@@ -102,18 +106,18 @@ def _input(quantized: QuantizedNetwork) -> nn.Variable:
     raise ExportError("the network has no input")
 
 
-def _real_images(data: DataSet, count: int) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Return pixels of test images, and what makes numbers of pixels."""
+def _real_images(data: DataSet, part: Part, count: int) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Return pixels of a part's first images, and what makes numbers of pixels."""
     from nnmpq.data import DataError
     from nnmpq.data.batches import numbers_of
     from nnmpq.data.dataset import Split
     from nnmpq.data.pipeline import file_evaluation_batches
 
-    if isinstance(data.test, Split):
-        return np.asarray(data.test.images[:count], np.uint8), lambda pixels: numbers_of(data, pixels)
+    if isinstance(part, Split):
+        return np.asarray(part.images[:count], np.uint8), lambda pixels: numbers_of(data, pixels)
     assert data.settings is not None
     raw = attrs.evolve(data.settings, output="uint8")
-    chosen = data.test.take(np.arange(min(count, len(data.test))))
+    chosen = part.take(np.arange(min(count, len(part))))
     try:
         parts = [pixels[:valid].copy() for pixels, _, valid in file_evaluation_batches(chosen, raw, BATCH)]
     except DataError as error:
@@ -164,11 +168,13 @@ def load_run(folder: str | Path, *, images: int = 256, data_dir: str | None = No
         policy = Policy.load(folder / "policy.yaml")
     except (ConfigError, PolicyError, TrainingError) as error:
         raise ExportError(f"{folder}: {error}") from error
-    pixels, prepare = _real_images(data, images)
+    pixels, prepare = _real_images(data, data.test, images)
+    others, _ = _real_images(data, data.validation, CALIBRATION_IMAGES)
     return Trained(
         experiment.name,
         graph.quantized,
         policy,
         prepare,
         pixels,
+        others,
     )

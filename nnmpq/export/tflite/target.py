@@ -25,7 +25,7 @@ NAME = "model.tflite"
 # Biases are whole sums here, and differences by one level go from layer to layer: 11 % in a ResNet-20, 26 % in a
 # MobileNetV2 of 53 layers. A wrong zero or scale moves nearly all elements.
 SHARE = 0.4
-# INT8 holds logits between the smallest and largest of the run's images, and this part of the range more at both ends.
+# INT8 holds logits between the smallest and largest of validation images, and this part of the range more at both ends.
 MARGIN = 0.05
 
 
@@ -33,7 +33,7 @@ def write(trained: Trained, folder: Path) -> list[Path]:
     """Write the file and the sheet of sizes; arguments as of the other targets."""
     schema()
     program = trained.program()
-    _, logits = trained.run(sites=False)
+    _, logits = attrs.evolve(trained, images=trained.calibration).run(sites=False)
     low, high = float(logits.min()), float(logits.max())
     margin = MARGIN * (high - low)
     tensor = logits_tensor(program.tensors[program.output], low - margin, high + margin)

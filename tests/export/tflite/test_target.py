@@ -3,11 +3,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 
 from nnmpq.export.integer.program import ExportError
 from nnmpq.export.tflite import target
+from nnmpq.export.tflite.runtime import read
+from nnmpq.export.trained import Trained
 from tests.export.networks import everything, small, trained
 
 pytest.importorskip("tflite_micro", reason="the package tflite-micro is not installed: extra tflite")
@@ -21,7 +24,7 @@ def test_a_written_network_is_near_the_trained_one_and_is_the_model(tmp_path: Pa
     assert 0 < found.differing < 0.12 * found.compared
     report = found.report()
     assert "TFLM and the numpy model of its kernels: 0 elements apart, none may be" in report
-    assert "25.0% may: biases are whole numbers of sums" in report
+    assert "40.0% may: biases are whole numbers of sums" in report
     assert f"the policy counts {network.weight_bytes:,.0f}" in report
     # Three bits stand in four, in eight for the grouped layer (8 filters of 4 x 3 x 3).
     assert found.promised_bytes == network.weight_bytes * 4 / 3 + 8 * 4 * 9 / 2
@@ -67,3 +70,21 @@ def test_logits_are_held_at_the_ends(tmp_path: Path) -> None:
     low, high = (logits.scale * (end - logits.zero) for end in (-128, 127))
     assert low < min(real.min(), 0) and high > max(real.max(), 0)
     assert high - low < 1.15 * (np.maximum(real.max(), 0) - np.minimum(real.min(), 0))
+
+
+def test_the_range_of_the_logits_is_that_of_the_calibration_images(tmp_path: Path) -> None:
+    network = trained(images=8)
+    output = network.program().output
+
+    def scale(chosen: Trained) -> float:
+        target.write(chosen, tmp_path)
+        path = tmp_path / target.NAME
+        return read(path.read_bytes(), path).tensors[output].scale
+
+    _, logits = network.run(sites=False)
+    low, high = float(logits.min()), float(logits.max())
+    margin = 0.05 * (high - low)
+    # INT8 has 255 steps, and zero is always among its numbers.
+    steps = max(high + margin, 0.0) - min(low - margin, 0.0)
+    assert scale(network) == pytest.approx(steps / 255, rel=1e-5)
+    assert scale(attrs.evolve(network, calibration=network.images[:1])) < scale(network)
