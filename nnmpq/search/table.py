@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 
+from nnmpq.cost import FLOAT_BITS
 from nnmpq.files import atomic_write, nearest
 from nnmpq.graph.network import Network
 from nnmpq.training.errors import TrainingError
@@ -80,15 +81,16 @@ class ScoreTable:
             raise TableError(f"no site {name!r} in this network; the nearest is {nearest(name, known)!r}")
 
     def total(self, bits: Mapping[str, int]) -> float:
-        """Return the sum of the losses of these bits, over the sites of the table.
+        """Return the sum of the losses of these bits, over the sites of the table; a site in float loses nothing.
 
         Raises:
             TableError: a site has a width here that the table has no loss for.
         """
-        for site, by_bits in self.loss.items():
+        quantized = {site: v for site, v in self.loss.items() if bits.get(site) != FLOAT_BITS or FLOAT_BITS in v}
+        for site, by_bits in quantized.items():
             if bits.get(site) not in by_bits:
                 raise TableError(f"{site} at {bits.get(site)} bits: the table has {', '.join(map(str, by_bits))}")
-        return math.fsum(by_bits[bits[site]] for site, by_bits in self.loss.items())
+        return math.fsum(by_bits[bits[site]] for site, by_bits in quantized.items())
 
     def save(self, path: str | Path) -> None:
         """Write the table as CSV, whole or not at all; numbers come back to the last bit."""

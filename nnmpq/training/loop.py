@@ -30,14 +30,12 @@ from nnmpq.training.progress import DONE, FINETUNE, LEARN, PROJECT, Best, Progre
 from nnmpq.training.project import check_reachable, project
 from nnmpq.training.result import Result
 from nnmpq.training.scaling import LossScale
-from nnmpq.training.schedule import rates
+from nnmpq.training.schedule import finetune_epochs, rates
 from nnmpq.training.solvers import QUANTIZERS, WEIGHTS, SolverGroups, build_groups
 
 logger = logging.getLogger("nnmpq")
 
 CALIBRATION_IMAGES = 512
-# Of a run under a limit, where the experiment does not say.
-FINETUNE_EPOCHS = 10
 
 
 @attrs.frozen(eq=False)
@@ -171,18 +169,6 @@ def _phases(run: _Run, progress: Progress, found: checkpoints.Checkpoint | None)
         found = None
     last = experiment.epochs + finetune_epochs(experiment)
     return _epochs(run, progress, found, last, learn_bits=False)
-
-
-def finetune_epochs(experiment: Experiment) -> int:
-    """Return how many epochs with fixed bits, steps and ranges end a run: 10 under a limit, where nothing is said.
-
-    Example:
-        >>> finetune_epochs(Experiment("X")), finetune_epochs(Experiment("X", finetune_epochs=2))
-        (0, 2)
-    """
-    if experiment.finetune_epochs is not None:
-        return experiment.finetune_epochs
-    return FINETUNE_EPOCHS if budget_of(experiment).limits() else 0
 
 
 def _epochs(

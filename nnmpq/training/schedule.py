@@ -6,6 +6,10 @@ import math
 from collections.abc import Sequence
 
 from nnmpq.config.experiment import Experiment
+from nnmpq.config.scheme import budget_of
+
+# Of a run under a limit, where the experiment does not say.
+FINETUNE_EPOCHS = 10
 
 
 def learning_rate(first: float, milestones: Sequence[int], decay: float | Sequence[float], epoch: int) -> float:
@@ -43,3 +47,15 @@ def rates(experiment: Experiment, epoch: int) -> tuple[float, float]:
     first = (experiment.initial_learning_rate, initial or experiment.initial_learning_rate)
     weights, quantizers = (learning_rate(rate, milestones, decay, epoch) for rate in first)
     return weights, quantizers
+
+
+def finetune_epochs(experiment: Experiment) -> int:
+    """Return how many epochs with fixed bits, steps and ranges end a run: 10 under a limit, where nothing is said.
+
+    Example:
+        >>> finetune_epochs(Experiment("X")), finetune_epochs(Experiment("X", finetune_epochs=2))
+        (0, 2)
+    """
+    if experiment.finetune_epochs is not None:
+        return experiment.finetune_epochs
+    return FINETUNE_EPOCHS if budget_of(experiment).limits() else 0

@@ -37,6 +37,8 @@ def test_widths_stand_in_order():
 def test_the_total_is_the_sum_over_the_sites():
     table = ScoreTable("snr", NET, LOSS)
     assert table.total({"l0/W": 2, "l0/b": 4, "a0/relu": 3, "l1/W": 5}) == math.fsum([0.1 + 0.2, 1e-300, 1 / 3])
+    assert table.total({"l0/W": 2, "l0/b": 32, "a0/relu": 3}) == math.fsum([0.1 + 0.2, 1 / 3]), "float loses nothing"
+    assert ScoreTable("snr", NET, {"l1/W": {32: 2.0}}).total({"l1/W": 32}) == 2.0, "unless the table says so"
     with pytest.raises(TableError, match="l0/W at 3 bits: the table has 2, 8"):
         table.total({"l0/W": 3, "l0/b": 4, "a0/relu": 3})
     with pytest.raises(TableError, match="a0/relu at None bits"):

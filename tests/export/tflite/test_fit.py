@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nnmpq.export.integer.program import Requantiser
@@ -35,14 +35,16 @@ def misses(made: Requantiser, line: KernelLine, fill: int, reach: int) -> float:
 
 
 @settings(max_examples=60, deadline=None)
+@example(1.2897586942010337, 0.5, 1, 200)
 @given(st.floats(0.002, 2.0), st.floats(-20, 20), st.sampled_from([1, -1]), st.sampled_from([4, 16, 200]))
 def test_full_containers_miss_few_sums(slope: float, offset: float, sign: int, levels: int) -> None:
     made = requantiser(sign * slope, offset, levels)
     ends = np.array([-300]), np.array([300])
     line = fit_line(made, *ends, 127, 0.03)
     assert line.sign[0] == sign or line.flat[0]
-    # A bias of 1/127 of a sum: a level begins at the wrong sum where two lie that near to its threshold.
-    assert misses(made, line, 127, 300) <= 0.02
+    # A bias is a whole number of 1/127 of a sum, and two roundings follow: each of the three may put a sum that lies
+    # that near to a threshold, on either side of it, into the wrong level.
+    assert misses(made, line, 127, 300) <= 6 / 127
     np.testing.assert_allclose(line.rate, line.scale.astype(np.float64) * 0.03)
 
 
