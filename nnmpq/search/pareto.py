@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -174,6 +175,7 @@ def plot(path: Path, points: Sequence[Point], target: str, title: str = "", labe
     figure = Figure(figsize=(7.2, 4.5), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    labels: list[tuple[str, float, float, str]] = []
     for colour, method in zip(_colours(points), dict.fromkeys(point.method for point in points)):
         own = [point for point in points if point.method == method]
         x, y = coordinates(own, target).T
@@ -181,9 +183,7 @@ def plot(path: Path, points: Sequence[Point], target: str, title: str = "", labe
         axes.plot(
             x, y, "o-" if joined else "s", color=colour, label=method, markersize=4 if joined else 6, linewidth=1.2
         )
-        if not joined:
-            for point, at, height in zip(own, x, y):
-                axes.annotate(point.name, (at, height), (6, 5), textcoords="offset points", fontsize=8, color=colour)
+        labels += [] if joined else [(point.name, at, height, colour) for point, at, height in zip(own, x, y)]
     axes.set_xscale("log")
     losses = [point.loss for point in points if point.loss > 0]
     if len(losses) == len(points):
@@ -191,6 +191,7 @@ def plot(path: Path, points: Sequence[Point], target: str, title: str = "", labe
     elif losses:
         # Zero has no logarithm: below the least loss the scale is linear.
         axes.set_yscale("symlog", linthresh=min(losses))
+    _name_points(axes, labels)
     axes.set_xlabel(COST_LABELS[target])
     axes.set_ylabel(label)
     axes.grid(True, which="both", color="#e2e8f0", linewidth=0.6)
@@ -201,6 +202,20 @@ def plot(path: Path, points: Sequence[Point], target: str, title: str = "", labe
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     atomic_write(path, picture.getvalue())
+
+
+def _name_points(axes: Any, labels: Sequence[tuple[str, float, float, str]]) -> None:
+    """Write each name beside its point, below those of its near neighbours that are there already."""
+    shown: list[tuple[float, float]] = []
+    for name, x, y, colour in labels:
+        left, height = axes.transData.transform((x, y))
+        # In pixels at 100 dots an inch a name is about 80 wide and 13 high.
+        lowest = height + 7
+        while any(abs(at - left) < 80 and abs(below - lowest) < 13 for at, below in shown):
+            lowest -= 1
+        offset = (7, (lowest - height) * 72 / 100)
+        axes.annotate(name, (x, y), offset, textcoords="offset points", fontsize=8, color=colour)
+        shown.append((left, lowest))
 
 
 def _colours(points: Sequence[Point]) -> list[str]:
