@@ -103,7 +103,10 @@ def test_gates_before_the_block_save_the_narrow_path_too() -> None:
 
 
 WIDTHS = st.floats(1, 32)
-TABLE = st.dictionaries(st.integers(1, 32).map(float), st.floats(1e-3, 1e3), min_size=1, max_size=5)
+# A wider MAC takes more; the extrapolation of a table that falls steeply has no float.
+TABLE = st.dictionaries(st.integers(1, 32).map(float), st.floats(1e-3, 1e3), min_size=1, max_size=5).map(
+    lambda table: dict(zip(sorted(table), sorted(table.values())))
+)
 WORK = st.builds(Work, *(st.floats(0, 1e9) for _ in range(3)))
 
 
